@@ -109,17 +109,20 @@ def bring_into_memory(path: Path) -> None:
             pass
 
 
-def cache_file(options: argparse.Namespace, folder: Path, n_depth: int) -> str:
-    """Return llama.cpp's cache of ``n_depth`` tokens, made by a small model of equal attention."""
+def cache_file(
+    options: argparse.Namespace, folder: Path, n_depth: int, cache_type: str = "F16"
+) -> str:
+    """Return llama.cpp's cache of ``n_depth`` tokens, made by a small model of equal caches."""
     from tests.synth import Shape, write_mixtral
 
-    target = folder / f"cache-{options.layers}l-{n_depth}.state"
+    target = folder / f"cache-{options.layers}l-{n_depth}-{cache_type}.state"
     if not target.is_file():
         model = folder / "attention-only.gguf"
-        shape = Shape(n_layer=options.layers, n_ff=256, n_expert=0)
+        shape = Shape(n_layer=options.layers, n_embd=1024, n_head=8, n_ff=256, n_expert=0)
         write_mixtral(model, shape, recipe="Q8_0")
         worker = Worker("plain", options.peer)
-        worker.ask("open", path=str(model), n_threads=max(options.threads), n_ctx=n_depth + 64)
+        worker.ask("open", path=str(model), n_threads=max(options.threads), n_ctx=n_depth + 64,
+                   cache_type=cache_type, is_source=True)  # fmt: skip
         worker.ask("save", n_depth=n_depth, target=str(target))
         worker.close()
         model.unlink()

@@ -39,14 +39,19 @@ def memory() -> dict[str, int]:
 class Ours:
     """gguf-hub."""
 
-    def open(self, path: str, n_threads: int, n_ctx: int) -> dict[str, Any]:
+    def open(
+        self, path: str, n_threads: int, n_ctx: int, cache_type: str = "F16"
+    ) -> dict[str, Any]:
         from gguf_hub.gguf.reader import GgufFile
         from gguf_hub.run.model.settings import ModelSettings
         from gguf_hub.run.model.transformer import Transformer
 
         self.close()
         self.file = GgufFile.open(path)
-        self.model = Transformer.open(self.file, ModelSettings(n_ctx=n_ctx, n_threads=n_threads))
+        settings = ModelSettings(
+            n_ctx=n_ctx, n_threads=n_threads, key_type=cache_type, value_type=cache_type
+        )
+        self.model = Transformer.open(self.file, settings)
         return {
             "active_bytes": self.model.active_bytes,
             "cache_bytes": self.model.cache_bytes(1),
@@ -98,7 +103,11 @@ class Theirs:
         self.is_repacked = is_repacked
         self.state: str | None = None
 
-    def open(self, path: str, n_threads: int, n_ctx: int) -> dict[str, Any]:
+    def open(
+        self, path: str, n_threads: int, n_ctx: int, cache_type: str = "F16", *,
+        is_source: bool = False,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Load a model; ``is_source`` for one whose cache is saved."""
         lib = self.lib
         params = lib.llama_model_default_params()
         params.use_extra_bufts = self.is_repacked
@@ -108,6 +117,11 @@ class Theirs:
         context = lib.llama_context_default_params()
         context.n_ctx, context.n_batch, context.n_ubatch = n_ctx, 512, 512
         context.n_threads = context.n_threads_batch = n_threads
+        if cache_type == "Q8_0":  # values in it need flash attention
+            context.type_k = context.type_v = lib.GGML_TYPE_Q8_0
+            context.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        if is_source:
+            context.n_seq_max, context.kv_unified = 2, True
         self.ctx = lib.llama_init_from_model(self.model, context)
         self.cache = lib.llama_get_memory(self.ctx)
         self.n_cached = 0
@@ -128,9 +142,21 @@ class Theirs:
             self.lib.llama_memory_seq_rm(self.cache, 0, n_depth, -1)
 
     def save(self, n_depth: int, target: str) -> None:
-        """Compute ``n_depth`` tokens and write the cache to a file."""
+        """Fill the cache with ``n_depth`` tokens and write it to a file.
+
+        Each 512 of them see one another only: the cache then holds other numbers, as many.
+        """
+        batch = self.lib.llama_batch_init(512, 0, 1)
         for at in range(0, n_depth, 512):
-            self.compute(tokens(min(512, n_depth - at)), at)
+            batch.n_tokens = min(512, n_depth - at)
+            for i, token in enumerate(tokens(batch.n_tokens)):
+                batch.token[i], batch.pos[i], batch.logits[i] = token, at + i, 0
+                batch.n_seq_id[i], batch.seq_id[i][0] = 1, 1
+            if self.lib.llama_decode(self.ctx, batch):
+                raise RuntimeError("llama_decode failed")
+            self.lib.llama_memory_seq_cp(self.cache, 1, 0, -1, -1)
+            self.lib.llama_memory_seq_rm(self.cache, 1, -1, -1)
+        self.lib.llama_batch_free(batch)
         ids = (ctypes.c_int32 * 1)(1)
         self.lib.llama_state_seq_save_file(self.ctx, target.encode(), 0, ids, 1)
 
@@ -166,6 +192,15 @@ def prompt(worker: Any, n: int) -> float:
     return time.perf_counter() - began
 
 
+def behind(worker: Any, n: int, n_depth: int, state: str | None) -> float:
+    """Seconds of ``n`` tokens of a prompt at once, behind ``n_depth`` others."""
+    worker.fill(n_depth, state)
+    ids = tokens(n)
+    began = time.perf_counter()
+    worker.compute(ids, n_depth)
+    return time.perf_counter() - began
+
+
 def decode(worker: Any, n: int, n_depth: int, state: str | None) -> float:
     """Seconds of ``n`` tokens, one after another, behind ``n_depth`` and one to warm up."""
     worker.fill(n_depth, state)
@@ -183,8 +218,8 @@ def serve(worker: Any) -> None:
         name = command.pop("op")
         if name == "prompt":
             answer: Any = prompt(worker, **command)
-        elif name == "decode":
-            answer = decode(worker, **command)
+        elif name in ("decode", "behind"):
+            answer = (decode if name == "decode" else behind)(worker, **command)
         else:
             answer = memory() if name == "memory" else getattr(worker, name)(**command)
         print(json.dumps(answer), flush=True)

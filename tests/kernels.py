@@ -29,7 +29,7 @@ _BY_TYPE = {
 _OF_A_MIXTRAL = (
     *("get_rows.F32", "get_rows.Q4_K", "get_rows.Q5_0", "expert_matmul.F32", "expert_matmul.Q4_K"),
     *("expert_matmul.Q5_0", "expert_matmul.Q6_K", "add_rows", "combine", "copy_rows", "rms_norm"),
-    *("set_row", "silu_mul", "top_k_gate"),
+    *("silu_mul", "top_k_gate"),
 )
 """What ``test_transformer`` runs on every instruction set but plain loops, besides."""
 

@@ -320,7 +320,7 @@ def replay(options: argparse.Namespace, builder: KernelBuilder) -> int:
 
 def load_kernels(types: Sequence[str]) -> KernelBuilder:
     """Return a builder that has all kernels, so that no child compiles or links."""
-    shared = ["run_program", "set_row", "copy_rows", "rope_table", "rms_norm", "quantize_q8_0",
+    shared = ["run_program", "copy_rows", "rope_table", "rms_norm", "quantize_q8_0",
               "quantize_q8_k", "top_k_gate", "silu_mul", "combine"]  # fmt: skip
     caches = [f"{step}.{keys}.{values}" for step in ("rope_store", "attention")
               for keys in CACHE_TYPES for values in CACHE_TYPES]  # fmt: skip

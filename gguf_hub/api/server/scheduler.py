@@ -1,8 +1,11 @@
 """Continuous batching: requests share a model, each with a slot of its own.
 
-A round admits waiting sequences, computes one batch of one prompt, then one token of every text. So
-a long prompt delays the others by one batch at most, and a new request begins as soon as a slot is
-free. One thread calls ``round``; any thread may ``submit`` and cancel.
+A round admits waiting sequences and computes one batch: a token of every text, and of the oldest
+prompts what there is room for, in one pass over the weights. So a long prompt delays the others by
+one batch at most, and a new request begins as soon as a slot is free. One thread calls ``round``;
+any thread may ``submit`` and cancel.
+
+Where drafts are checked or a GPU computes, a round is a batch of one prompt, then a pass for texts.
 
 Where a model is computed in stages on several machines, texts are divided into as many groups, each
 at another stage; a round then takes one token of the oldest group.
@@ -15,120 +18,34 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_hub.api.server.slots import (
+    Counts,
+    EmbedSequence,
+    MixingModel,
+    PipelinedModel,
+    Slot,
+    SlotModel,
+    TokenSequence,
+)
 from gguf_hub.errors import BusyError, CacheLostError
-from gguf_hub.run.generation import Generation, TextDelta
+from gguf_hub.run.generation import Generation, LogitsSampler, TextDelta
 from gguf_hub.run.generation.draft_length import DraftLength
-from gguf_hub.run.generation.engine import Drafter, Engine, Forward
+from gguf_hub.run.generation.engine import Drafter, Engine, TextPart
+from gguf_hub.run.generation.logits_sampler import choose_together
 from gguf_hub.run.sampler import Proposal
+
+Work = tuple[Slot, TextPart | None]
+"""A slot, and the part of its prompt that is computed; None for the last token of a text."""
 
 WORTH_COPYING = 16
 """Minimum common prefix with another slot, in positions, to copy its cache."""
-
-
-class SlotModel(Forward, Protocol):
-    """A model with several K/V caches, as the scheduler uses it."""
-
-    n_slots: int
-
-    def decode(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
-        """Return logits [n, V] for n rows of (slot, token, position), those of a slot in order."""
-        ...
-
-    def embed(self, tokens: Sequence[int], slot: int = 0) -> NDArray[np.float32]:
-        """Return hidden states, [len(tokens), D]."""
-        ...
-
-    def copy_cache(self, source: int, target: int, n_positions: int) -> None:
-        """Copy the first positions of one slot into another."""
-        ...
-
-
-@runtime_checkable
-class PipelinedModel(Protocol):
-    """A model of several stages, which work on tokens of different texts at the same time.
-
-    Attributes:
-        n_parallel: How many groups of texts keep all stages busy.
-    """
-
-    n_parallel: int
-
-    def begin_decode(self, rows: Sequence[tuple[int, int, int]]) -> Any:
-        """Begin what ``decode`` does; do not wait."""
-        ...
-
-    def end_decode(self, pending: Any) -> NDArray[np.float32]:
-        """Wait for the logits."""
-        ...
-
-
-@dataclass(eq=False)
-class TokenSequence:
-    """One text to generate.
-
-    Attributes:
-        generation: The text.
-        emit: Called with every delta, in the worker's thread.
-        fail: Called with an error, in that thread.
-        slot: Number of the slot that it waits for; None for any.
-        used_slot: Number of the one that it got; -1 for none.
-        start_time: Of ``time.perf_counter``; the oldest prompt is computed first.
-    """
-
-    generation: Generation
-    emit: Callable[[TextDelta], None]
-    fail: Callable[[Exception], None]
-    slot: int | None = None
-    used_slot: int = -1
-    is_cancelled: bool = False
-    start_time: float = field(default_factory=time.perf_counter)
-
-    def cancel(self) -> None:
-        """Stop before the next token and free the slot."""
-        self.is_cancelled = True
-
-
-@dataclass(eq=False)
-class EmbedSequence:
-    """One text to embed.
-
-    Attributes:
-        tokens: Token ids.
-        done: Called with the hidden states, [T, D].
-        fail: Called with an error.
-    """
-
-    tokens: Sequence[int]
-    done: Callable[[NDArray[np.float32]], None]
-    fail: Callable[[Exception], None]
-    is_cancelled: bool = False
-
-
-@dataclass
-class Slot:
-    """One K/V cache and the sequence that uses it.
-
-    Attributes:
-        engine: Runs the model on this cache.
-        sequence: The sequence that uses it, or None.
-        release_order: Grows with every release; the least recently used slot is assigned first.
-    """
-
-    engine: Engine
-    sequence: TokenSequence | None = None
-    release_order: int = 0
-
-    @property
-    def index(self) -> int:
-        """Number of the slot."""
-        return self.engine.slot
 
 
 @dataclass
@@ -138,23 +55,6 @@ class _Group:
     slots: list[Slot]
     pending: Any
     start_time: float
-
-
-@dataclass
-class Counts:
-    """Counters for the metrics."""
-
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    generated_tokens: int = 0
-    prompt_s: float = 0.0
-    decode_s: float = 0.0
-    rounds: int = 0
-    decoded_rows: int = 0
-    finished: int = 0
-    cancelled: int = 0
-    failed: int = 0
-    refused: int = 0
 
 
 class Scheduler:
@@ -177,6 +77,8 @@ class Scheduler:
         self._drafter = drafter
         self._lengths: dict[int, DraftLength] = {}  # by the number of texts of a pass
         self.counts = Counts()
+        self._pipelined = model if isinstance(model, PipelinedModel) else None
+        self._mixing = model if drafter is None and isinstance(model, MixingModel) else None
         self._groups: deque[_Group] = deque()  # under way, the oldest first
 
     @property
@@ -215,29 +117,55 @@ class Scheduler:
         """Do one round (see above)."""
         # 1) drop cancelled sequences, admit waiting ones
         for slot in self.slots:
-            is_idle = not self._is_under_way(slot)
-            if slot.sequence is not None and slot.sequence.is_cancelled and is_idle:
+            is_cancelled = slot.sequence is not None and slot.sequence.is_cancelled
+            if is_cancelled and not self._is_under_way(slot):
                 self._free(slot)
                 self.counts.cancelled += 1
         self._admit()
-        # 2) one batch of the oldest prompt
-        prefilling = [
-            s for s in self.slots if s.sequence and s.engine.is_behind(s.sequence.generation)
-        ]
+        # 2) prompts and texts together, where that pays
+        prefilling, decoding = self._split()
+        prefilling.sort(key=_age)
+        if self._is_mixed(prefilling, decoding):
+            parts = self._take_parts(prefilling, self._model.n_batch - len(decoding))
+            self._compute([*parts, *((slot, None) for slot in decoding)])
+            return
+        # 3) else one batch of the oldest prompt
         if prefilling:
-            self._run_guarded(min(prefilling, key=_age), self._prefill)
-        # 3) one token of every other text
-        decoding = [
-            s for s in self.slots if s.sequence and not s.engine.is_behind(s.sequence.generation)
-            and not self._is_under_way(s)
-        ]  # fmt: skip
+            self._run_guarded(prefilling[0], self._prefill)
+            decoding = self._split()[1]
+        # 4) and one token of every other text
         is_alone = len(decoding) == 1 and not self._groups
         if is_alone and decoding[0].engine.drafter is not None:
             self._run_guarded(decoding[0], self._decode_alone)
-        elif isinstance(self._model, PipelinedModel) and self._model.n_parallel > 1:
-            self._decode_in_groups(self._model, decoding)
-        elif decoding:
+        elif self._pipelined is not None and self._pipelined.n_parallel > 1:
+            self._decode_in_groups(self._pipelined, decoding)
+        elif decoding and self._drafter is not None:
             self._decode(decoding)
+        elif decoding:
+            self._compute([(slot, None) for slot in decoding])
+
+    def _is_mixed(self, prefilling: Sequence[Slot], decoding: Sequence[Slot]) -> bool:
+        """Return whether prompts share a pass: not where texts leave them less than half of it.
+
+        Nor where the oldest one needs logits of all its tokens: others would get ahead of it.
+        """
+        if self._mixing is None or not self._mixing.can_mix or not prefilling:
+            return False
+        if 2 * len(decoding) > self._model.n_batch or len(prefilling) + len(decoding) < 2:
+            return False
+        return not _is_read_alone(prefilling[0])
+
+    def _split(self) -> tuple[list[Slot], list[Slot]]:
+        """Return the slots whose cache lacks more than a text's last token, and the others."""
+        behind: list[Slot] = []
+        ready: list[Slot] = []
+        for slot in self.slots:
+            if slot.sequence is not None:
+                if slot.engine.is_behind(slot.sequence.generation):
+                    behind.append(slot)
+                elif not self._is_under_way(slot):
+                    ready.append(slot)
+        return behind, ready
 
     # -- slots -----------------------------------------------------------------------------------
 
@@ -279,10 +207,16 @@ class Scheduler:
         prompt = sequence.generation.tokens
         if sequence.slot is not None:
             free = [slot for slot in free if slot.index == sequence.slot]
-        shared = {slot.index: slot.engine.n_shared(prompt) for slot in self.slots}
+        shared = {slot.index: slot.engine.n_shared(prompt) for slot in free}
         slot = max(free, key=lambda slot: (shared[slot.index], -slot.release_order))
+        worth = shared[slot.index] + WORTH_COPYING
+        start = prompt[:worth] if len(prompt) >= worth else None
+        shared |= {  # of busy ones, too, as far as they are worth a copy
+            other.index: other.engine.n_shared(prompt)
+            for other in self.slots if start and other.engine.begins_with(start)
+        }  # fmt: skip
         best = max(shared, key=shared.__getitem__)
-        if shared[best] - shared[slot.index] >= WORTH_COPYING:
+        if shared[best] >= worth:
             slot.engine.reset()  # unknown if the copy fails
             with suppress(CacheLostError):  # then the prompt is computed
                 self._model.copy_cache(best, slot.index, shared[best])
@@ -305,6 +239,78 @@ class Scheduler:
         self.counts.prompt_s += time.perf_counter() - start_time
         if delta is not None:
             self._emit(slot, sequence, delta)
+
+    def _compute(self, work: Sequence[Work]) -> None:
+        """Compute one batch: tokens of texts, and parts of prompts."""
+        start_time = time.perf_counter()
+        try:
+            logits = self._logits_of(work)
+        except CacheLostError:
+            return  # all slots are behind now
+        except Exception as exc:
+            for slot, _ in work:
+                self._fail(slot, exc)
+            return
+        ending = [slot for slot, part in work if part is None or part.is_last]
+        rows = zip(logits, choose_together(_samplers(ending), logits), strict=True)
+        texts = [slot.sequence for slot, part in work if slot.sequence and part is None]
+        for slot, part in work:
+            row, chosen = next(rows) if part is None or part.is_last else (None, None)
+            try:
+                self._take(slot, part, row, chosen, start_time)
+            except Exception as exc:  # ends this text alone
+                self._fail(slot, exc)
+        duration_s = time.perf_counter() - start_time
+        for sequence in texts:
+            sequence.generation.timings.generate_s += duration_s
+        self._count_batch(work, len(texts), duration_s)
+
+    def _logits_of(self, work: Sequence[Work]) -> NDArray[np.float32]:
+        """Return logits of texts, and of prompts that end, [n, V]."""
+        if self._mixing is not None and any(part is not None for _, part in work):
+            return self._mixing.forward_parts([_tokens_of(slot, part) for slot, part in work])
+        texts = [(s.index, s.sequence.generation.window) for s, _ in work if s.sequence]
+        return self._model.decode([(i, window[-1], len(window) - 1) for i, window in texts])
+
+    def _take_parts(self, slots: Sequence[Slot], limit: int) -> list[Work]:
+        """Return parts of prompts, ``limit`` tokens at most; an error ends its own text alone."""
+        parts: list[Work] = []
+
+        def take(slot: Slot, sequence: TokenSequence) -> None:
+            parts.append((slot, slot.engine.next_part(sequence.generation, limit)))
+
+        for slot in slots:
+            n_before = len(parts)
+            if limit > 0 and not _is_read_alone(slot):
+                self._run_guarded(slot, take)
+            limit -= sum(len(part.tokens) for _, part in parts[n_before:] if part)
+        return parts
+
+    def _take(
+        self, slot: Slot, part: TextPart | None, logits: NDArray[np.float32] | None,
+        chosen: int | None, start_time: float,
+    ) -> None:  # fmt: skip
+        """Take what a batch brought for one text."""
+        sequence = slot.sequence
+        assert sequence is not None
+        if part is not None:
+            delta = slot.engine.accept_part(sequence.generation, part, logits, start_time, chosen)
+            if delta is None:
+                return
+        else:
+            assert logits is not None
+            delta = slot.engine.accept_token(sequence.generation, logits, chosen)
+        self._emit(slot, sequence, delta)
+
+    def _count_batch(self, work: Sequence[Work], n_texts: int, duration_s: float) -> None:
+        """Count a batch; its time is shared by tokens."""
+        n_prompt = sum(len(part.tokens) for _, part in work if part is not None)
+        share = n_prompt / (n_prompt + n_texts)
+        self.counts.prompt_tokens += n_prompt
+        self.counts.prompt_s += share * duration_s
+        self.counts.decode_s += (1 - share) * duration_s
+        self.counts.rounds += n_texts > 0
+        self.counts.decoded_rows += n_texts
 
     def _decode_alone(self, slot: Slot, sequence: TokenSequence) -> None:
         """Compute one token, or accept a draft."""
@@ -369,7 +375,7 @@ class Scheduler:
             self._emit(slot, sequence, delta)
 
     def _is_under_way(self, slot: Slot) -> bool:
-        return any(slot in group.slots for group in self._groups)
+        return bool(self._groups) and any(slot in group.slots for group in self._groups)
 
     def _decode_in_groups(self, model: PipelinedModel, slots: list[Slot]) -> None:
         """Begin with a token of texts that are not under way; wait for the oldest group.
@@ -458,6 +464,23 @@ class Scheduler:
         for slot in self.slots:
             if slot.sequence is not None:
                 self._fail(slot, exc)
+
+
+def _is_read_alone(slot: Slot) -> bool:
+    return slot.sequence is not None and slot.sequence.generation.needs_prompt_logits
+
+
+def _samplers(slots: Sequence[Slot]) -> list[LogitsSampler]:
+    return [slot.sequence.generation.request.sampler for slot in slots if slot.sequence]
+
+
+def _tokens_of(slot: Slot, part: TextPart | None) -> tuple[int, Sequence[int], int, int]:
+    """Return what a model computes of a slot: a part of a prompt, or the last token of a text."""
+    if part is not None:
+        return slot.index, part.tokens, part.position, int(part.is_last)
+    assert slot.sequence is not None
+    window = slot.sequence.generation.window
+    return slot.index, window[-1:], len(window) - 1, 1
 
 
 def _age(slot: Slot) -> float:

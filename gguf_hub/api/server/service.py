@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from gguf_hub.api.server.bodies import Sampling
 from gguf_hub.api.server.flow import settle
-from gguf_hub.api.server.scheduler import EmbedSequence, Scheduler
+from gguf_hub.api.server.scheduler import Scheduler
+from gguf_hub.api.server.slots import EmbedSequence
 from gguf_hub.api.server.stream import Outbox, Stream
 from gguf_hub.api.server.worker import Worker
 from gguf_hub.api.server.worker_pool import WorkerPool

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
 from gguf_hub.api.server.flow import call_in
-from gguf_hub.api.server.scheduler import TokenSequence
+from gguf_hub.api.server.slots import TokenSequence
 from gguf_hub.run.generation import Generation, TextDelta
 
 Item = tuple[int, TextDelta | Exception]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from gguf_hub.api.server.scheduler import EmbedSequence, Scheduler, TokenSequence
+from gguf_hub.api.server.scheduler import Scheduler
+from gguf_hub.api.server.slots import EmbedSequence, TokenSequence
 from gguf_hub.errors import BusyError
 
 

@@ -54,7 +54,7 @@ class Limits:
         n_batch: Most tokens of one call, T.
         n_outputs: Most rows of logits of one call.
         n_threads: Threads that compute.
-        n_slots: Caches, of which a call may use another for each token (see ``run.model.rows``).
+        n_slots: Caches, of which a call may use another for each token (``kernels.vm.sequences``).
         key_type: Type of the keys in the cache, one of ``cache.CACHE_TYPES``.
         value_type: Type of the values.
         prefetch_experts: Whether steps prefetch the experts of each token.
@@ -198,10 +198,9 @@ class MemoryLayout:
         pairs = t * max(1, model.n_expert_used)
         n_ff = {sizes.n_ff for sizes in layers}
         wide = {model.n_ff_of_experts} if model.n_expert else n_ff | {model.n_ff}
+        # first of all: steps find it behind the header (``run.kernels.vm.ops.SEQUENCES``)
+        self._take("n", "sequences of a call [rows, 5]", 5 * limits.n_rows)
         self.ids = self._take("n", "token ids [T]", t)
-        self.headers = self._take(
-            "n", "(tokens, position, slot) [rows + 1, 3]", 3 * (limits.n_rows + 1)
-        )
         self.rows = self._take("n", "rows that want logits [n_outputs]", limits.n_outputs)
         self.residual = self._take("f", "residual [T, D]", t * d)
         self.normed = self._activations("normed", t, d)  # what a block reads of it

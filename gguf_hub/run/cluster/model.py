@@ -22,9 +22,9 @@ from gguf_hub.run.cluster.pipeline import Answer, Pipeline, StageFailed
 from gguf_hub.run.cluster.placing import Stages
 from gguf_hub.run.cluster.positions import Positions
 from gguf_hub.run.cluster.stage import check_cut
+from gguf_hub.run.kernels.vm.sequences import ends_of, sequences_of
 from gguf_hub.run.model.config import ModelConfig
 from gguf_hub.run.model.limits import cache_read_bytes, check_outputs, check_range, limits_of
-from gguf_hub.run.model.rows import ends_of
 from gguf_hub.run.model.settings import DEFAULTS, ModelSettings
 from gguf_hub.run.model.token_ids import check_token_ids
 from gguf_hub.run.model.transformer import Transformer
@@ -161,7 +161,7 @@ class ClusterModel:
         for slot, position in zip(slots, positions, strict=True):
             self._check_range(position, 1, slot)
         check_token_ids(tokens, positions, self.config.n_vocab)
-        ends = ends_of(slots, positions)
+        ends = ends_of(sequences_of(zip(slots, positions, strict=True)))
 
         def run() -> Pending:
             firsts = {slot: positions[slots.index(slot)] for slot in ends}

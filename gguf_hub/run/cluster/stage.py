@@ -14,7 +14,8 @@ from gguf_hub.gguf.shards import Gguf
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.resources import limit_threads, usable_threads
 from gguf_hub.run.kernels.build.build import KernelBuilder
-from gguf_hub.run.kernels.vm.machine import LoadedProgram, Machine
+from gguf_hub.run.kernels.vm.machine import Machine
+from gguf_hub.run.kernels.vm.sequences import SequenceTokens
 from gguf_hub.run.model.config import ModelConfig, read_graph
 from gguf_hub.run.model.limits import auto_threads, limits_of
 from gguf_hub.run.model.machines import MachineOpener
@@ -122,10 +123,10 @@ class StageModel(Transformer):
             rows = list(zip(batch.slots, batch.tokens, batch.positions, strict=True))
             logits = self._row_pass(rows)
         else:
-            self._seek(batch.slots[0], batch.positions[0])
-            self._select(batch.slots[0])
+            slot, position = batch.slots[0], batch.positions[0]
+            self._seek({slot: position})
             outputs = range(n - batch.n_outputs, n)
-            logits = self._pass(batch.tokens, batch.positions[0], outputs)
+            logits = self._pass(batch.tokens, [SequenceTokens(slot, position, n)], outputs)
         return logits if self.stage.has_head else stream.reshape(n, -1).copy()
 
     @property
@@ -139,13 +140,11 @@ class StageModel(Transformer):
         rows: NDArray[np.float32] = self._memory.f[at : at + n_tokens * width]
         return np.array(rows.reshape(n_tokens, width))
 
-    def _run(
-        self, code: LoadedProgram, tokens: Sequence[int], positions: Sequence[int], rows: range,
-        ends: Sequence[tuple[int, int]],
-    ) -> NDArray[np.float32]:  # fmt: skip
-        """Run a program; logits are copied where there are any."""
-        outputs = rows if self.stage.has_head else range(0)
-        return super()._run(code, tokens, positions, outputs, ends)
+    def _pass(
+        self, tokens: Sequence[int], sequences: Sequence[SequenceTokens], rows: Sequence[int]
+    ) -> NDArray[np.float32]:
+        """Run the program once; logits are copied where there are any."""
+        return super()._pass(tokens, sequences, rows if self.stage.has_head else range(0))
 
 
 def check_cut(config: ModelConfig) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -91,6 +92,21 @@ class Drafter(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class TextPart:
+    """Tokens of a text that are computed at once.
+
+    Attributes:
+        tokens: Token ids, at least one.
+        position: Of the first one.
+        is_last: Whether the text ends with them, so that logits after the last one are wanted.
+    """
+
+    tokens: Sequence[int]
+    position: int
+    is_last: bool
+
+
 class Engine:
     """Runs a model on one of its K/V caches, and tracks the tokens in it.
 
@@ -169,31 +185,85 @@ class Engine:
 
     def _step(self, text: Generation, advance: Callable[[int], None]) -> TextDelta | None:
         start_time = time.perf_counter()
-        window, start = text.window, self._truncate_cache(text)
-        is_prompt = not text.n_generated
-        batch = window[start : self._batch_end(start, len(window), is_prompt=is_prompt)]
-        if not is_prompt and len(batch) == 1:
-            logits = self._next_logits(text)
-        else:
-            self._draft_logits.clear()
-            self._mark(start, len(window), is_prompt=is_prompt)
-            rows = self._forward(batch, start, all_logits=text.needs_prompt_logits)
-            logits = rows[-1]
+        if self.is_behind(text):
+            part = self.next_part(text, self.model.n_batch)
+            rows = self.model.forward(
+                part.tokens, part.position, all_logits=text.needs_prompt_logits, slot=self.slot
+            )
             if text.needs_prompt_logits:
-                text.read_prompt(rows, start)
-            text.timings.n_prompt += len(batch) if is_prompt else 0
-        advance(len(batch))
-        is_complete = start + len(batch) == len(window)
-        if is_prompt:
-            if self.drafter is not None:
-                self.drafter.read(window[: start + len(batch)])
-            text.timings.prompt_s += time.perf_counter() - start_time
-            return text.take(logits) if is_complete else None
-        pending = self._draft_logits[0][0] if self._draft_logits else None
-        delta = text.take(logits, pending) if is_complete else None
-        text.timings.n_decoded += is_complete
+                text.read_prompt(rows, part.position)
+            advance(len(part.tokens))
+            return self.accept_part(text, part, rows[-1], start_time)
+        self._truncate_cache(text)
+        logits = self._next_logits(text)
+        advance(1)
+        delta = text.take(logits, self._draft_logits[0][0] if self._draft_logits else None)
+        text.timings.n_decoded += 1
         text.timings.generate_s += time.perf_counter() - start_time
         return delta
+
+    def next_part(self, text: Generation, limit: int) -> TextPart:
+        """Return the next tokens that the cache lacks of a text, at most ``limit``.
+
+        They are to be computed at once; ``accept_part`` is told then. Until that the cache is
+        taken to hold what comes before them, and no more.
+        """
+        window, start = text.window, self._truncate_cache(text)
+        is_prompt = not text.n_generated
+        end = self._batch_end(start, len(window), is_prompt=is_prompt, limit=limit)
+        self._draft_logits.clear()
+        self._mark(start, len(window), is_prompt=is_prompt)
+        del self._cached[start:]
+        return TextPart(window[start:end], start, is_last=end == len(window))
+
+    def accept_part(
+        self,
+        text: Generation,
+        part: TextPart,
+        logits: NDArray[np.float32] | None,
+        start_time: float,
+        chosen: int | None = None,
+    ) -> TextDelta | None:
+        """Take the next token of a text if all of it is in the cache now; return what it adds.
+
+        Args:
+            text: As ``next_part`` was asked for.
+            part: What that returned.
+            logits: After its last token, [V]; needed of the last part alone.
+            start_time: Of ``time.perf_counter``, when its computing began.
+            chosen: The next token, where ``choose_together`` has sampled it.
+        """
+        self._cached.extend(part.tokens)
+        if is_prompt := not text.n_generated:
+            text.timings.n_prompt += len(part.tokens)
+            if self.drafter is not None:
+                self.drafter.read(text.window[: part.position + len(part.tokens)])
+            text.timings.prompt_s += time.perf_counter() - start_time
+        delta = None
+        if part.is_last:
+            assert logits is not None
+            delta = text.take(logits, chosen=chosen)
+        if not is_prompt:
+            text.timings.n_decoded += part.is_last
+            text.timings.generate_s += time.perf_counter() - start_time
+        return delta
+
+    def accept_token(
+        self, text: Generation, logits: NDArray[np.float32], chosen: int | None = None
+    ) -> TextDelta:
+        """Take the next token of a text from logits that were computed with those of other texts.
+
+        Args:
+            text: The cache lacked its last token only.
+            logits: After that token, [V].
+            chosen: The next token, where ``choose_together`` has sampled it.
+        """
+        window = text.window
+        self.keep(len(window) - 1)
+        self._text, self._n_shifts = text, text.n_shifts
+        self._cached.append(window[-1])
+        text.timings.n_decoded += 1
+        return text.take(logits, None, chosen)
 
     def accept(
         self, text: Generation, rows: NDArray[np.float32], draft: Sequence[Proposal] = ()
@@ -229,7 +299,13 @@ class Engine:
 
     def is_behind(self, text: Generation) -> bool:
         """Return whether the cache lacks more than the last token of a text."""
-        return not text.n_generated or self.n_known(text) < len(text.window) - 1
+        if not text.n_generated:
+            return True
+        n_needed = len(text.window) - 1
+        if self._text is text and self._n_shifts == text.n_shifts and n_needed:
+            is_there = len(self._cached) >= n_needed
+            return not is_there or self.model.reusable(n_needed, self.slot) < n_needed
+        return self.n_known(text) < n_needed
 
     def _truncate_cache(self, text: Generation) -> int:
         """Reduce the cache to the longest prefix of a text; return its length."""
@@ -314,7 +390,7 @@ class Engine:
         tokens = tokens[known:]
         start, end, is_prompt = known, known + len(tokens), len(tokens) > 1
         while start < end:
-            stop = self._batch_end(start, end, is_prompt=is_prompt)
+            stop = self._batch_end(start, end, is_prompt=is_prompt, limit=self.model.n_batch)
             self._mark(start, end, is_prompt=is_prompt)
             rows = self._forward(tokens[start - known : stop - known], start)
             start = stop
@@ -342,6 +418,10 @@ class Engine:
         """Return how many leading tokens of a text the cache can be gone on from."""
         return self._reusable(n_shared(self._cached, tokens))
 
+    def begins_with(self, tokens: list[int]) -> bool:
+        """Return whether these are the first tokens that the cache holds."""
+        return self._cached[: len(tokens)] == tokens
+
     def adopt(self, tokens: Sequence[int]) -> None:
         """Record that the cache holds these tokens, which the caller has put there."""
         self.reset()
@@ -360,9 +440,9 @@ class Engine:
     def _reusable(self, n_tokens: int) -> int:
         return self.model.reusable(n_tokens, self.slot) if n_tokens else 0
 
-    def _batch_end(self, start: int, end: int, *, is_prompt: bool) -> int:
+    def _batch_end(self, start: int, end: int, *, is_prompt: bool, limit: int) -> int:
         """Return where the batch from ``start`` on ends, of a text that ends at ``end``."""
-        stop = min(start + self.model.n_batch, end)
+        stop = min(start + limit, end)
         mark = end - _TAIL
         return mark if self.model.has_states and is_prompt and start < mark < stop else stop
 

@@ -103,6 +103,9 @@ class TextDelta:
     token_ids: tuple[int, ...] = ()
 
 
+_NO_DELTA = TextDelta()
+
+
 class Generation:
     """One text in progress.
 
@@ -189,16 +192,22 @@ class Generation:
         """Return what drafts the next tokens of this text with another model's logits."""
         return self.request.sampler.sampler.proposer(self.tokens)
 
-    def take(self, logits: NDArray[np.float32], proposal: Proposal | None = None) -> TextDelta:
+    def take(
+        self,
+        logits: NDArray[np.float32],
+        proposal: Proposal | None = None,
+        chosen: int | None = None,
+    ) -> TextDelta:
         """Sample the next token from logits [V] and return what it adds.
 
         Args:
             logits: After the last token.
             proposal: The token that was drafted here.
+            chosen: The token, where ``choose_together`` has sampled it.
         """
         if self._limit <= 0:  # the prompt alone was to be computed
             return self._finish("", "length")
-        token_id = self.request.sampler.choose(logits, self.tokens, proposal)
+        token_id = self.request.sampler.choose(logits, self.tokens, proposal, chosen)
         if token_id in self.request.stop_ids:
             return self._finish("", "stop")
         self._append(token_id)
@@ -209,7 +218,7 @@ class Generation:
             return self._finish(text, "stop")
         if self.n_generated >= self._limit or self._is_late(text):
             return self._finish(text, "length")
-        return TextDelta(text, self._pop_logprobs(), None, self._pop_ids()) if text else TextDelta()
+        return TextDelta(text, self._pop_logprobs(), None, self._pop_ids()) if text else _NO_DELTA
 
     def cancel(self) -> None:
         """End it early."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.run.sampler import Proposal, Sampler, log_softmax
+from gguf_hub.run.sampler.rows import SharedSettings, choose_rows, shared_settings
 
 Logits = NDArray[np.float32]
 Processor = Callable[[NDArray[np.intc], Logits], Logits]
@@ -57,10 +59,32 @@ class LogitsSampler:
         self.last: TokenLogprob | None = None
         """The last token, unless ``n_top`` is None."""
 
+    @cached_property
+    def shared_settings(self) -> SharedSettings | None:
+        """By which settings it may draw together with others that have the same, or None."""
+        if self._processors or (self.n_top is not None and self._is_after_sampling):
+            return None
+        return shared_settings(self.sampler)
+
     def choose(
-        self, logits: Logits, recent: Sequence[int] = (), proposal: Proposal | None = None
+        self,
+        logits: Logits,
+        recent: Sequence[int] = (),
+        proposal: Proposal | None = None,
+        chosen: int | None = None,
     ) -> int:
-        """Return the id of the next token (see ``Sampler.choose``)."""
+        """Return the id of the next token (see ``Sampler.choose``).
+
+        Args:
+            logits: float32 [V].
+            recent: Ids so far.
+            proposal: The token that was drafted here.
+            chosen: The token, where ``choose_together`` has drawn it.
+        """
+        if chosen is not None:
+            if self.n_top is not None:
+                self.last = self._logprob(logits, chosen, self.n_top)
+            return chosen
         adjusted = logits
         if self._processors:
             ids, adjusted = np.array(recent, np.intc), logits.copy()
@@ -79,6 +103,31 @@ class LogitsSampler:
         entry = token_logprob(drawn.logits, int(index), n_top)
         top = tuple((int(drawn.ids[i]), logprob) for i, logprob in entry.top if logprob > -np.inf)
         return TokenLogprob(token_id, entry.logprob, top)
+
+
+_MIN_TOGETHER = 4  # fewer are faster one by one
+
+
+def choose_together(samplers: Sequence[LogitsSampler], logits: Logits) -> list[int | None]:
+    """Return the next tokens of samplers that draw with others, None for those that do not.
+
+    Args:
+        samplers: Of some texts.
+        logits: After the last token of each, [len(samplers), V].
+    """
+    chosen: list[int | None] = [None] * len(samplers)
+    groups: dict[SharedSettings, list[int]] = {}
+    for i, sampler in enumerate(samplers):
+        if sampler.shared_settings is not None:
+            groups.setdefault(sampler.shared_settings, []).append(i)
+    for settings, rows in groups.items():
+        if len(rows) >= _MIN_TOGETHER:
+            own = logits if len(rows) == len(logits) else logits[rows]
+            for i, token_id in zip(
+                rows, choose_rows([samplers[i].sampler for i in rows], settings, own), strict=True
+            ):
+                chosen[i] = token_id
+    return chosen
 
 
 def token_logprob(logits: Logits, token_id: int, n_top: int) -> TokenLogprob:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,15 +16,15 @@ from gguf_hub.run.gpu.placement import CPU, Placement
 from gguf_hub.run.gpu.transfers import Tracker, Transfer
 from gguf_hub.run.kernels.vm.bounds import Bounds, Call, Span
 from gguf_hub.run.kernels.vm.effects import effects_of
-from gguf_hub.run.kernels.vm.machine import LoadedProgram, Machine, Memory
+from gguf_hub.run.kernels.vm.machine import Machine, Memory
 from gguf_hub.run.kernels.vm.ops import (
     N_OUTPUT_PAIRS,
     N_OUTPUTS,
     N_PAIRS,
     N_TOKENS,
-    POSITION,
     Step,
 )
+from gguf_hub.run.kernels.vm.sequences import last_position
 
 _MAX_PLANS = 64
 """Plans that a program keeps: one for each number of tokens that a call may have."""
@@ -57,26 +58,11 @@ class MixedCode:
 
     Attributes:
         segments: In order.
-        places: Step -> (segment, which of its steps), for those of the CPU.
-        header_rows: Offsets in ``n`` that ``set_row`` reads.
         plans: Numbers of tokens -> what is moved when.
     """
 
     segments: tuple[_Segment, ...]
-    places: Mapping[int, tuple[int, int]]
-    header_rows: tuple[int, ...]
     plans: dict[tuple[int, ...], _Plan] = field(default_factory=dict)
-
-    def set_arguments(
-        self, steps: NDArray[np.int64], arguments: NDArray[np.int64], values: NDArray[np.int64]
-    ) -> None:
-        """Set arguments of the CPU's steps; a GPU finds a slot's cache by the header."""
-        for step, argument, value in zip(steps, arguments, values, strict=True):
-            if int(step) not in self.places:
-                continue
-            segment, at = self.places[int(step)]
-            code: LoadedProgram = self.segments[segment].code
-            code.set_arguments(np.array([at]), np.array([argument]), np.array([value]))
 
 
 class Part(Protocol):
@@ -153,25 +139,16 @@ class MixedMachine:
     def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> MixedCode:
         """Return a program in segments, kernels compiled and weights where they are read."""
         segments: list[_Segment] = []
-        places: dict[int, tuple[int, int]] = {}
-        for device, numbered in _segments(steps, self.placement):
-            own = tuple(step for _, step in numbered)
-            if device == CPU:
-                places |= {i: (len(segments), at) for at, (i, _) in enumerate(numbered) if i >= 0}
+        for device, group in groupby(steps, self.placement.device_of):
+            own = tuple(group)
             runner = self._cpu if device == CPU else self._parts[device]
             segments.append(_Segment(device, own, runner.load(own, progress)))
-        rows = [step.arguments[0] for step in steps if step.name == "set_row"]
-        return MixedCode(tuple(segments), places, tuple(dict.fromkeys(rows)))
-
-    def select_cache(self, first: int) -> None:
-        """Let the programs that follow see the cache from element ``first`` on: one slot of it."""
-        self._cpu.select_cache(first)
+        return MixedCode(tuple(segments))
 
     def run(self, code: MixedCode) -> None:
         """Run a program; what GPUs do may not be done yet when this returns."""
         n = self.memory.n
-        key = (*n[: N_OUTPUT_PAIRS + 1].tolist(), *(int(n[at]) for at in code.header_rows))
-        key = key[:POSITION] + key[POSITION + 1 :]
+        key = tuple(n[[N_TOKENS, N_OUTPUTS, N_PAIRS, N_OUTPUT_PAIRS]].tolist())
         if key not in code.plans:
             while len(code.plans) >= _MAX_PLANS:
                 del code.plans[next(iter(code.plans))]
@@ -221,21 +198,13 @@ class MixedMachine:
         """Follow the numbers that one pass computes."""
         n, tracker = self.memory.n, Tracker(self._areas)
         counts = {i: int(n[i]) for i in (N_OUTPUTS, N_PAIRS, N_OUTPUT_PAIRS)}
-        n_tokens, position = int(n[N_TOKENS]), int(n[POSITION])
         bounds = replace(self._bounds, counts=counts)
+        span = Span(int(n[N_TOKENS]), last_position(n) + 1)
         all_transfers = []
-        headers: dict[int, tuple[int, int]] = {}
         for segment in code.segments:
             transfers: list[Transfer] = []
-            tokens, first = headers.get(segment.device, (n_tokens, position))
             for step in segment.steps:
-                if step.name == "set_row":
-                    tokens, first = n[step.arguments[0] :][:2].tolist()
-                    headers[segment.device] = tokens, first
-                    continue
-                if not tokens:
-                    continue
-                effects = effects_of(step, Call(step.types, bounds, Span(tokens, first + tokens)))
+                effects = effects_of(step, Call(step.types, bounds, span))
                 transfers += tracker.read(segment.device, effects.reads)
                 transfers += tracker.write(segment.device, effects.writes)
             all_transfers.append(tuple(transfers))
@@ -274,29 +243,3 @@ class MixedMachine:
             return CPU if holder is None else holder
         owners = [i for i, part in enumerate(self._parts) if part.has_cache(first)]
         return owners[0] if owners else CPU
-
-
-def _segments(
-    steps: Sequence[Step], placement: Placement
-) -> Iterator[tuple[int, list[tuple[int, Step]]]]:
-    """Yield each device with the steps that it runs before another one does, and their numbers.
-
-    ``set_row`` is repeated on every device that it matters to; such a step has number -1.
-    """
-    header: Step | None = None
-    known: dict[int, Step | None] = {}
-    device, own = CPU, list[tuple[int, Step]]()
-    for i, step in enumerate(steps):
-        if step.name == "set_row":
-            header = step
-            continue
-        if (new := placement.device_of(step)) != device:
-            if own:
-                yield device, own
-            device, own = new, []
-        if header is not None and known.get(device) is not header:
-            own.append((-1, header))
-            known[device] = header
-        own.append((i, step))
-    if own:
-        yield device, own

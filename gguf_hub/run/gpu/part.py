@@ -30,8 +30,17 @@ from gguf_hub.run.gpu.kernels import (
     W,
 )
 from gguf_hub.run.gpu.lowering import lower_all
+from gguf_hub.run.gpu.rows import ROW_HEADER, padded_rows, row_headers, steps_of_rows
+from gguf_hub.run.gpu.steps import set_row
 from gguf_hub.run.gpu.weights import WeightStore
-from gguf_hub.run.kernels.vm.ops import N_TOKENS, POSITION, SLOT, Step
+from gguf_hub.run.kernels.vm.ops import (
+    N_SEQUENCES,
+    N_TOKENS,
+    POSITION,
+    SEQUENCES,
+    SLOT,
+    Step,
+)
 
 _ARGUMENT_BYTES = 256  # from one step's arguments to the next: the largest alignment of bindings
 _MAX_PASSES = 64  # numbers of tokens
@@ -45,7 +54,7 @@ class _Bound(NamedTuple):
         kernel: Compiled.
         bindings: What it sees.
         grid: Workgroups, from the header.
-        header_at: Where ``set_row`` reads; None for other steps.
+        header_at: Where ``set_row`` reads; None for other operations.
         is_moving: Whether the grid depends on the position, too: that of steps on a cache.
     """
 
@@ -87,21 +96,19 @@ class GpuCode:
 
     Attributes:
         operations: In order.
+        steps: That they do.
         ahead: Dispatches that have been recorded, and not submitted yet, and the commands.
-        has_rows: Whether a step changes the header: no pass has the dispatches of another.
+        rows: Number of tokens -> the operations for so many of several sequences.
     """
 
     operations: tuple[_Bound, ...]
+    steps: tuple[Step, ...] = ()
     ahead: tuple[tuple[Dispatch, ...], Any] = ((), None)
+    rows: dict[int, tuple[_Bound, ...]] = field(default_factory=dict)
     _passes: dict[tuple[int, ...], _Pass] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.has_rows = any(each.header_at is not None for each in self.operations)
-
-    def dispatches(self, header: list[int], n: NDArray[np.int64]) -> tuple[Dispatch, ...]:
-        """Return what is to run for a header, which ``set_row`` changes, and what follows it."""
-        if self.has_rows:
-            return tuple(self._follow(header, n))
+    def dispatches(self, header: list[int]) -> tuple[Dispatch, ...]:
+        """Return what is to run for a header."""
         key = (*header[:POSITION], *header[POSITION + 1 :])
         if key not in self._passes:
             if len(self._passes) >= _MAX_PASSES:
@@ -112,10 +119,15 @@ class GpuCode:
             )
         return self._passes[key].at(header)
 
-    def _follow(self, header: list[int], n: NDArray[np.int64]) -> Iterator[Dispatch]:
-        for each in self.operations:
+    def dispatches_of_rows(
+        self, n_rows: int, header: list[int], headers: NDArray[np.int64]
+    ) -> Iterator[Dispatch]:
+        """Yield what is to run for tokens of several sequences; no pass has those of another."""
+        header = list(header)
+        for each in self.rows[n_rows]:
             if each.header_at is not None:
-                header[N_TOKENS], header[POSITION], header[SLOT] = n[each.header_at :][:3].tolist()
+                row = (each.header_at - SEQUENCES) // ROW_HEADER
+                header[N_TOKENS], header[POSITION], header[SLOT] = headers[row].tolist()
             if (found := _dispatch(each, each.grid(header))) is not None:
                 yield found
 
@@ -162,8 +174,8 @@ class GpuPart:
             raise
         self._scratch: Slice | None = None
         self._slot_size = max(1, sizes["kv"])
-        self._n = np.zeros(SLOT + 1, np.int64)
-        self._header = self._n.tolist()
+        self._header = [0] * (SLOT + 1)
+        self._row_headers: NDArray[np.int64] | None = None
 
     def _whole(self, n: int, dtype: Any) -> Slice:
         size = max(256, -(-n * np.dtype(dtype).itemsize // 256) * 256)
@@ -186,7 +198,22 @@ class GpuPart:
 
     def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> GpuCode:
         """Return steps for ``run``, their kernels compiled and their weights on the GPU."""
-        operations = lower_all(steps, self.device.max_binding, self._tables)
+        return GpuCode(self._make(self._lower(steps)), tuple(steps))
+
+    def _lower(self, steps: Sequence[Step]) -> list[tuple[Operation, Step | None]]:
+        return [*lower_all(steps, self.device.max_binding, self._tables)]
+
+    def _load_rows(self, code: GpuCode, n_rows: int) -> None:
+        """Make a program ready for tokens of several sequences."""
+        operations: list[tuple[Operation, Step | None]] = []
+        for row, steps in steps_of_rows(code.steps, n_rows):
+            if row is not None:
+                operations.append((set_row(SEQUENCES + ROW_HEADER * row), None))
+            operations += self._lower(steps)
+        code.rows[n_rows] = self._make(operations)
+
+    def _make(self, operations: Sequence[tuple[Operation, Step | None]]) -> tuple[_Bound, ...]:
+        """Return operations with their kernels, and their arguments on the GPU."""
         self._make_scratch(max((each.scratch_floats for each, _ in operations), default=0))
         arguments = self._whole(_ARGUMENT_BYTES * max(1, len(operations)), np.uint8)
         rows = np.zeros((len(operations), _ARGUMENT_BYTES // 4), np.uint32)
@@ -196,17 +223,21 @@ class GpuPart:
             for first, table in (operation.tables or {}).items():
                 self.write("n", first, np.array(table, np.int64))
         self.device.write(arguments.buffer, 0, rows.ravel())
-        return GpuCode(
-            tuple(
-                self._bind(operation, step, arguments._replace(offset=_ARGUMENT_BYTES * i))
-                for i, (operation, step) in enumerate(operations)
-            )
+        return tuple(
+            self._bind(operation, step, arguments._replace(offset=_ARGUMENT_BYTES * i))
+            for i, (operation, step) in enumerate(operations)
         )
 
     def begin(self, n: NDArray[np.int64]) -> None:
-        """Take over the header of a pass, and what follows it."""
-        self._n = n
-        self._header = n[: SLOT + 1].tolist()
+        """Take over the header of a pass, and what follows it.
+
+        Of tokens of several sequences each has a header, where the CPU's steps have the table.
+        """
+        self._header, self._row_headers = n[: SLOT + 1].tolist(), None
+        if len(n) > N_SEQUENCES and n[N_SEQUENCES] > 1:
+            self._row_headers = row_headers(n, padded_rows(int(n[N_TOKENS])))
+            n = n.copy()
+            n[SEQUENCES : SEQUENCES + self._row_headers.size] = self._row_headers.ravel()
         self.write("n", 0, n)
 
     def run(self, code: GpuCode) -> None:
@@ -215,7 +246,10 @@ class GpuPart:
         The next pass is recorded while the GPU computes this one: where both have one token, they
         are mostly the same.
         """
-        dispatches = code.dispatches(self._header, self._n)
+        if self._row_headers is not None:
+            self._run_rows(code, self._row_headers)
+            return
+        dispatches = code.dispatches(self._header)
         if not dispatches:
             return
         recorded, commands = code.ahead
@@ -223,8 +257,17 @@ class GpuPart:
         if recorded is not dispatches:
             commands = self.device.record(dispatches)
         self.device.submit(commands)
-        if self._header[N_TOKENS] == 1 and not code.has_rows:
+        if self._header[N_TOKENS] == 1:
             code.ahead = dispatches, self.device.record(dispatches)
+
+    def _run_rows(self, code: GpuCode, headers: NDArray[np.int64]) -> None:
+        """Start the steps for tokens of several sequences."""
+        n_rows = len(headers) - 1
+        if n_rows not in code.rows:
+            self._load_rows(code, n_rows)
+        dispatches = tuple(code.dispatches_of_rows(n_rows, self._header, headers))
+        if dispatches:
+            self.device.submit(self.device.record(dispatches))
 
     def has_cache(self, first: int) -> bool:
         """Whether element ``first`` of ``kv``, of any slot, lies here."""
@@ -272,8 +315,8 @@ class GpuPart:
                 return whole, 2 * (slot * area.n_elements + at - area.offset)
         return None
 
-    def _slot_sizes(self, step: Step) -> tuple[int, ...]:
-        at = step.named
+    def _slot_sizes(self, step: Step | None) -> tuple[int, ...]:
+        at = step.named if step else {}
         return tuple(
             self._caches[at[name]][0].n_elements for name in ("k_cache", "v_cache") if name in at
         )
@@ -286,8 +329,8 @@ class GpuPart:
     def _kernel_of(self, operation: Operation) -> Any:
         return self.device.kernel(operation.source, is_checked=operation.is_checked)
 
-    def _bind(self, operation: Operation, step: Step, arguments: Slice) -> _Bound:
-        at = step.named
+    def _bind(self, operation: Operation, step: Step | None, arguments: Slice) -> _Bound:
+        at = step.named if step else {}
         slices = {
             ARGS: arguments._replace(size=_ARGUMENT_BYTES),
             N: self._buffers["n"],
@@ -302,6 +345,6 @@ class GpuPart:
         if operation.weights:
             slices[W] = self._store.get(operation.weights)
         kernel = self._kernel_of(operation)
-        header_at = at["at"] if step.name == "set_row" else None
+        header_at = None if step else operation.arguments[0]
         bindings = self.device.bind(kernel, slices)
         return _Bound(kernel, bindings, operation.grid, header_at, "k_cache" in at)

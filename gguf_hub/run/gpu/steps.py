@@ -93,9 +93,9 @@ def _scan(rows: str) -> Callable[[Step], list[Operation]]:
 # -- steps of their own ----------------------------------------------------------------------------
 
 
-def _set_row(step: Step) -> list[Operation]:
-    source = module("set_row.wgsl", ARGUMENTS["set_row"])
-    return [Operation(source, step.arguments, lambda header: (1, 1, 1))]
+def set_row(at: int) -> Operation:
+    """Return what writes the header that operations behind it read (see ``rows``)."""
+    return Operation(module("set_row.wgsl", ("at",)), (at,), lambda header: (1, 1, 1))
 
 
 def _top_k_gate(step: Step) -> list[Operation]:
@@ -112,7 +112,6 @@ def _top_k_gate(step: Step) -> list[Operation]:
 
 
 STEPS: dict[str, Callable[[Step], list[Operation]]] = {
-    "set_row": _set_row,
     "copy_rows": _by_row(_width, _THREADS),
     "copy_parts": _by_row(_part_elements, _THREADS),
     "rms_norm": _by_row(lambda at: at["per_row"], 1),

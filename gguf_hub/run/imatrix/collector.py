@@ -125,17 +125,11 @@ class _Segment:
     code: LoadedProgram
 
 
+@dataclass(frozen=True)
 class Segments:
     """A program in parts, as a ``WatchedMachine`` runs it."""
 
-    def __init__(self, parts: Sequence[_Segment]) -> None:
-        self.parts = parts
-
-    def set_arguments(
-        self, steps: NDArray[np.int64], arguments: NDArray[np.int64], values: NDArray[np.int64]
-    ) -> None:
-        """Raise: programs of several sequences are not watched."""
-        raise NotImplementedError("a watched program is one of a single sequence")
+    parts: Sequence[_Segment]
 
 
 class WatchedMachine:
@@ -177,10 +171,6 @@ class WatchedMachine:
             if part.products:
                 self._collect(part.products, self.memory)
             self._machine.run(part.code)
-
-    def select_cache(self, first: int) -> None:
-        """Let the programs that follow see the cache from element ``first`` on."""
-        self._machine.select_cache(first)
 
     def pull(self, *views: NDArray[Any]) -> None:
         """Make views of the memory show what programs have computed."""

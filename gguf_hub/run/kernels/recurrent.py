@@ -1,8 +1,8 @@
 """Steps of layers that carry a state from token to token (see ``steps``).
 
-A slot's state lies in ``f`` at ``state + stride * slot``, where the header names the slot. Before
-position 0 a state is zero, whatever lies there. Tokens of a call follow one another; threads share
-channels or heads, so a token's numbers are the same alone and among others.
+A slot's state lies in ``f`` at ``state + stride * slot``. Before position 0 a state is zero,
+whatever lies there. Tokens of a sequence follow one another; threads share channels or heads, so a
+token's numbers are the same alone and among others.
 
 Shape letters: T tokens, C channels, H heads, G groups of heads that share what they read.
 """
@@ -15,8 +15,8 @@ import numpy as np
 from numba.extending import register_jitable
 
 from gguf_hub.run.kernels.generic.elementary import exp32, sigmoid32, sum_of_squares
-from gguf_hub.run.kernels.steps import share
-from gguf_hub.run.kernels.vm.ops import N_TOKENS, POSITION, SLOT
+from gguf_hub.run.kernels.steps import sequence, share
+from gguf_hub.run.kernels.vm.ops import N_SEQUENCES
 
 _COLUMNS = 32  # of a head's state that are one unit of work: 16 KB at 128 rows, the first cache
 
@@ -100,32 +100,34 @@ def causal_conv(
     """Convolve each channel with its last inputs: x [T, C], taps [taps, C], y [T, C].
 
     The state is the last taps - 1 inputs, [taps - 1, C], oldest first. With 4 taps, token 1 of a
-    call reads rows 1 and 2 of the state and then inputs 0 and 1.
+    sequence reads rows 1 and 2 of the state and then inputs 0 and 1.
     """
     first, last = share(width, tid, nth)
-    n_past, tokens = n_taps - 1, n[N_TOKENS]
-    past = state + state_stride * n[SLOT]
-    if n[POSITION] == 0:
-        for j in range(n_past):
-            _clear(f, past + width * j + first, last - first)
-    for t in range(tokens):
-        out = y + width * t
-        for c in range(first, last):
-            f[np.uintp(out + c)] = f[np.uintp(bias + c)] if has_bias else np.float32(0)
-        for j in range(n_taps):
-            at, tap = t - n_past + j, taps + width * j
-            row = x + stride * at if at >= 0 else past + width * (n_past + at)
+    n_past = n_taps - 1
+    for number in range(n[N_SEQUENCES]):
+        t0, tokens, position, slot, _ = sequence(n, number)
+        past, inputs = state + state_stride * slot, x + stride * t0
+        if position == 0:
+            for j in range(n_past):
+                _clear(f, past + width * j + first, last - first)
+        for t in range(tokens):
+            out = y + width * (t0 + t)
             for c in range(first, last):
-                f[np.uintp(out + c)] += f[np.uintp(tap + c)] * f[np.uintp(row + c)]
-        if is_silu:
+                f[np.uintp(out + c)] = f[np.uintp(bias + c)] if has_bias else np.float32(0)
+            for j in range(n_taps):
+                at, tap = t - n_past + j, taps + width * j
+                row = inputs + stride * at if at >= 0 else past + width * (n_past + at)
+                for c in range(first, last):
+                    f[np.uintp(out + c)] += f[np.uintp(tap + c)] * f[np.uintp(row + c)]
+            if is_silu:
+                for c in range(first, last):
+                    z = f[np.uintp(out + c)]
+                    f[np.uintp(out + c)] = z / (np.float32(1) + exp32(-z))
+        for j in range(n_past):  # a row is overwritten after it was moved
+            at = tokens - n_past + j
+            row = inputs + stride * at if at >= 0 else past + width * (n_past + at)
             for c in range(first, last):
-                z = f[np.uintp(out + c)]
-                f[np.uintp(out + c)] = z / (np.float32(1) + exp32(-z))
-    for j in range(n_past):  # a row is overwritten after it was moved
-        at = tokens - n_past + j
-        row = x + stride * at if at >= 0 else past + width * (n_past + at)
-        for c in range(first, last):
-            f[np.uintp(past + width * j + c)] = f[np.uintp(row + c)]
+                f[np.uintp(past + width * j + c)] = f[np.uintp(row + c)]
 
 
 def mamba2_scan(
@@ -141,27 +143,29 @@ def mamba2_scan(
     first, last = share(n_head, tid, nth)
     inner, size = n_head * head_dim, n_state * head_dim
     width = inner + 2 * n_group * n_state
-    for h in range(first, last):
-        s = state + state_stride * n[SLOT] + size * h
-        group = h // (n_head // n_group)
-        if n[POSITION] == 0:
-            _clear(f, s, size)
-        for t in range(n[N_TOKENS]):
-            row = x + width * t + head_dim * h
-            b = x + width * t + inner + n_state * group
-            c, out = b + n_group * n_state, y + inner * t + head_dim * h
-            pace = _softplus(f[dt + dt_stride * t + h] + f[dt_bias + h])
-            decay = np.float32(math.exp(pace * np.float64(f[a + h])))
-            pace = np.float32(pace)
-            for i in range(head_dim):
-                f[np.uintp(out + i)] = f[d + h] * f[np.uintp(row + i)]
-            for k in range(n_state):
-                into, outof = pace * f[b + k], f[c + k]
-                at = s + head_dim * k
+    for number in range(n[N_SEQUENCES]):
+        t0, tokens, position, slot, _ = sequence(n, number)
+        for h in range(first, last):
+            s = state + state_stride * slot + size * h
+            group = h // (n_head // n_group)
+            if position == 0:
+                _clear(f, s, size)
+            for t in range(t0, t0 + tokens):
+                row = x + width * t + head_dim * h
+                b = x + width * t + inner + n_state * group
+                c, out = b + n_group * n_state, y + inner * t + head_dim * h
+                pace = _softplus(f[dt + dt_stride * t + h] + f[dt_bias + h])
+                decay = np.float32(math.exp(pace * np.float64(f[a + h])))
+                pace = np.float32(pace)
                 for i in range(head_dim):
-                    value = f[np.uintp(at + i)] * decay + into * f[np.uintp(row + i)]
-                    f[np.uintp(at + i)] = value
-                    f[np.uintp(out + i)] += value * outof
+                    f[np.uintp(out + i)] = f[d + h] * f[np.uintp(row + i)]
+                for k in range(n_state):
+                    into, outof = pace * f[b + k], f[c + k]
+                    at = s + head_dim * k
+                    for i in range(head_dim):
+                        value = f[np.uintp(at + i)] * decay + into * f[np.uintp(row + i)]
+                        f[np.uintp(at + i)] = value
+                        f[np.uintp(out + i)] += value * outof
 
 
 @register_jitable
@@ -203,22 +207,25 @@ def delta_scan(
     first, last = share(n_head * n_block, tid, nth)
     row_width = (2 * n_head_k + n_head) * head_dim
     scale = np.float32(1.0 / math.sqrt(np.float64(head_dim)))
-    for unit in range(first, last):
-        h, column = unit // n_block, unit % n_block * _COLUMNS
-        width = min(_COLUMNS, head_dim - column)
-        s = state + state_stride * n[SLOT] + head_dim * head_dim * h + column
-        shared = h % n_head_k if is_tiled else h // (n_head // n_head_k)
-        gate = h // group * group_stride + h % group
-        if n[POSITION] == 0:
-            for k in range(head_dim):
-                _clear(f, s + head_dim * k, width)
-        for t in range(n[N_TOKENS]):
-            row = x + row_width * t
-            query, key = row + head_dim * shared, row + head_dim * (n_head_k + shared)
-            value = row + head_dim * (2 * n_head_k + h) + column
-            pace = _softplus(f[alpha + stride * t + gate] + f[dt_bias + h])
-            decay = np.float32(math.exp(pace * np.float64(f[a + h])))
-            _delta_token(
-                f, s, head_dim, width, key, query, value, y + head_dim * (n_head * t + h) + column,
-                decay, sigmoid32(f[beta + stride * t + gate]), scale,
-            )  # fmt: skip
+    for number in range(n[N_SEQUENCES]):
+        t0, tokens, position, slot, _ = sequence(n, number)
+        for unit in range(first, last):
+            h, column = unit // n_block, unit % n_block * _COLUMNS
+            width = min(_COLUMNS, head_dim - column)
+            s = state + state_stride * slot + head_dim * head_dim * h + column
+            shared = h % n_head_k if is_tiled else h // (n_head // n_head_k)
+            gate = h // group * group_stride + h % group
+            if position == 0:
+                for k in range(head_dim):
+                    _clear(f, s + head_dim * k, width)
+            for t in range(t0, t0 + tokens):
+                row = x + row_width * t
+                query, key = row + head_dim * shared, row + head_dim * (n_head_k + shared)
+                value = row + head_dim * (2 * n_head_k + h) + column
+                out = y + head_dim * (n_head * t + h) + column
+                pace = _softplus(f[alpha + stride * t + gate] + f[dt_bias + h])
+                decay = np.float32(math.exp(pace * np.float64(f[a + h])))
+                _delta_token(
+                    f, s, head_dim, width, key, query, value, out, decay,
+                    sigmoid32(f[beta + stride * t + gate]), scale,
+                )  # fmt: skip

@@ -20,7 +20,7 @@ import math
 import numpy as np
 from numba.extending import register_jitable
 
-from gguf_hub.run.kernels.vm.ops import N_TOKENS, POSITION, SLOT
+from gguf_hub.run.kernels.vm.ops import N_SEQUENCES, N_TOKENS, SEQUENCE_SIZE, SEQUENCES
 
 _ROWS = 16  # weight rows that stay in cache while all tokens pass over them
 
@@ -29,6 +29,13 @@ _ROWS = 16  # weight rows that stay in cache while all tokens pass over them
 def share(items, tid, nth):
     """Return this thread's range of ``items``: with 10 items on 4 threads, thread 1 has 2..5."""
     return items * tid // nth, items * (tid + 1) // nth
+
+
+@register_jitable
+def sequence(n, number):
+    """Return a sequence of the call: first token, tokens, position, slot, start of its cache."""
+    at = SEQUENCES + SEQUENCE_SIZE * number
+    return n[at], n[at + 1], n[at + 2], n[at + 3], n[at + 4]
 
 
 # -- rows in and out -----------------------------------------------------------------------------
@@ -43,14 +50,6 @@ def make_get_rows(dequantize):
             dequantize(w, w0 + row_bytes * n[ids + t], f, y + n_in * t, n_in)
 
     return get_rows
-
-
-def set_row(tid, nth, n, f, q, kv, w, at):
-    """Write the header that the next steps read: tokens, position of the first, their slot."""
-    if tid == 0:
-        n[N_TOKENS] = n[at]
-        n[POSITION] = n[at + 1]
-        n[SLOT] = n[at + 2]
 
 
 def copy_rows(tid, nth, n, f, q, kv, w, x, width, rows, y, count):
@@ -210,13 +209,15 @@ def rope_table(tid, nth, n, f, q, kv, w, frequencies, half, factor, table):
     would be off by 0.002.
     """
     first, last = share(n[N_TOKENS], tid, nth)
-    for t in range(first, last):
-        position = np.float64(n[POSITION] + t)
-        for i in range(half):
-            frequency = np.float64(f[frequencies + i]) + np.float64(f[frequencies + half + i])
-            angle = position * frequency
-            f[table + 2 * half * t + i] = np.float32(math.cos(angle)) * f[factor]
-            f[table + 2 * half * t + half + i] = np.float32(math.sin(angle)) * f[factor]
+    for number in range(n[N_SEQUENCES]):
+        t0, n_tokens, start, _, _ = sequence(n, number)
+        for t in range(max(first, t0), min(last, t0 + n_tokens)):
+            position = np.float64(start + t - t0)
+            for i in range(half):
+                frequency = np.float64(f[frequencies + i]) + np.float64(f[frequencies + half + i])
+                angle = position * frequency
+                f[table + 2 * half * t + i] = np.float32(math.cos(angle)) * f[factor]
+                f[table + 2 * half * t + half + i] = np.float32(math.sin(angle)) * f[factor]
 
 
 @register_jitable
@@ -247,8 +248,10 @@ def scale_by_position(tid, nth, n, f, q, kv, w, x, width, scale, length, offset)
     Source: llama.cpp's attention temperature (llama4, mistral3): 1 within the first ``length``.
     """
     first, last = share(n[N_TOKENS], tid, nth)
-    for t in range(first, last):
-        stretch = math.log(np.float64((n[POSITION] + t + offset) // length + 1))
-        factor = np.float32(1.0 + np.float64(f[scale]) * stretch)
-        for i in range(width):
-            f[np.uintp(x + width * t + i)] *= factor
+    for number in range(n[N_SEQUENCES]):
+        t0, n_tokens, start, _, _ = sequence(n, number)
+        for t in range(max(first, t0), min(last, t0 + n_tokens)):
+            stretch = math.log(np.float64((start + t - t0 + offset) // length + 1))
+            factor = np.float32(1.0 + np.float64(f[scale]) * stretch)
+            for i in range(width):
+                f[np.uintp(x + width * t + i)] *= factor

@@ -86,6 +86,7 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWr
             n_vocab=self._config.n_vocab,
             n_threads=limits.n_threads,
             n_slots=limits.n_slots,
+            n_sequences=limits.n_rows,
             tables={offset: table for table, offset in self._tables.items()},
         )
 

@@ -57,9 +57,8 @@ class Program:
 
     @property
     def kernels(self) -> list[str]:
-        """All kernels that running it needs, each once; those of several sequences where it may."""
-        names = ["run_program", *(step.kernel for step in self.steps)]
-        return list(dict.fromkeys(names + ["set_row"] * (self.n_slots > 1)))
+        """All kernels that running it needs, each once."""
+        return list(dict.fromkeys(["run_program", *(step.kernel for step in self.steps)]))
 
     def memory(self, files: list[NDArray[np.uint8]]) -> Memory:
         """Return memory for this program, constants and tables in place."""

@@ -35,6 +35,8 @@ class SlotWindows:
 
     def reusable(self, n_positions: int, slot: int) -> int:
         """Return how many of the first positions can be gone on from: all, or none."""
+        if not self._windows:
+            return n_positions
         end = self._ends[slot]
         is_there = all(
             max(0, n_positions - window + 1) >= end - length for window, length in self._windows

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +26,15 @@ from gguf_hub.run.kernels.vm.ops import (
     N_OUTPUT_PAIRS,
     N_OUTPUTS,
     N_PAIRS,
-    N_TOKENS,
-    POSITION,
-    SLOT,
     Step,
+)
+from gguf_hub.run.kernels.vm.sequences import (
+    SequenceTokens,
+    ends_of,
+    parts_as_sequences,
+    positions_of,
+    sequences_of,
+    write_sequences,
 )
 from gguf_hub.run.model.config import ModelConfig
 from gguf_hub.run.model.limits import (
@@ -42,7 +47,7 @@ from gguf_hub.run.model.limits import (
 from gguf_hub.run.model.machines import MachineOpener, Opened
 from gguf_hub.run.model.program import Program
 from gguf_hub.run.model.residency import apply_residency, should_prefetch_experts
-from gguf_hub.run.model.rows import RowProgram, ends_of, write_row_program
+from gguf_hub.run.model.routing import Routing, read_routing
 from gguf_hub.run.model.settings import DEFAULTS, ModelSettings
 from gguf_hub.run.model.slot_states import SlotStates
 from gguf_hub.run.model.slot_windows import SlotWindows
@@ -50,19 +55,6 @@ from gguf_hub.run.model.token_ids import check_token_ids
 from gguf_hub.run.model.weights import read_model, require_little_endian
 
 _MANY_TOKENS = 64  # from which large pages help
-
-
-@dataclass(frozen=True)
-class Routing:
-    """Which experts a layer gave its tokens to.
-
-    Attributes:
-        experts: [T, A] int64, largest weight first.
-        weights: [T, A] float32, each row sums to 1.
-    """
-
-    experts: NDArray[np.int64]
-    weights: NDArray[np.float32]
 
 
 class Transformer:
@@ -103,8 +95,6 @@ class Transformer:
         self.n_threads = limits.n_threads
         self._program, self._limits = program, limits
         self._machine, self._memory = machine, machine.memory
-        self._slot = 0
-        self._row_programs: dict[int, RowProgram] = {}
         layers = zip(program.layout.layers, program.layout.layer_sizes, strict=True)
         self._states = SlotStates(machine, layers, limits.n_slots)
         self._windows = SlotWindows(program.layout.layer_sizes, limits)
@@ -202,15 +192,15 @@ class Transformer:
     def _forward(
         self, tokens: Sequence[int], position: int, slot: int, *, all_logits: bool
     ) -> NDArray[np.float32]:
-        self._seek(slot, position)
-        self._select(slot)
+        self._seek({slot: position})
         logits = []
         for start in range(0, len(tokens), self.n_batch):
             batch = tokens[start : start + self.n_batch]
             is_last = start + len(batch) == len(tokens)
             n_rows = len(batch) if all_logits else int(is_last)
             rows = range(len(batch) - n_rows, len(batch))
-            logits.append(self._pass(batch, position + start, rows))
+            own = SequenceTokens(slot, position + start, len(batch))
+            logits.append(self._pass(batch, [own], rows))
         return np.concatenate(logits)
 
     def decode(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
@@ -228,35 +218,61 @@ class Transformer:
             UsageError: No such position or slot, or it cannot be gone back to.
             CacheLostError: A GPU failed; compute all slots from position 0 on.
         """
-        max_rows = self._row_sizes()[-1]
+        max_rows = min(self.n_batch, self._n_outputs, self._limits.n_rows)
         if len(rows) == 1 or max_rows == 1:
             return np.concatenate([self.forward([t], at, slot=slot) for slot, t, at in rows])
         batches = range(0, len(rows), max_rows)
         return np.concatenate([self._row_pass(rows[at : at + max_rows]) for at in batches])
 
-    def _row_pass(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
-        """Run the program of at least as many sequences once."""
-        slots, tokens, positions = (list(column) for column in zip(*rows, strict=True))
-        for slot, position in zip(slots, positions, strict=True):
-            self._check_range(position, 1, slot)
-        ends = ends_of(slots, positions)
-        for slot in ends:
-            self._seek(slot, positions[slots.index(slot)])
-        size = next(size for size in self._row_sizes() if size >= len(rows))
-        if size not in self._row_programs:
-            with self._recovering():
-                self._row_programs[size] = write_row_program(
-                    self._program, self.config, size, self._load
-                )
-        self._select(0)
-        row_program = self._row_programs[size]
-        row_program.select(slots, positions, self._memory.n)
-        return self._run(row_program.code, tokens, positions, range(len(rows)), list(ends.items()))
+    @property
+    def can_mix(self) -> bool:
+        """Whether ``forward_parts`` pays: a GPU takes tokens of several sequences one by one."""
+        return self._limits.n_slots > 1 and not self.n_gpu_layers
 
-    def _row_sizes(self) -> list[int]:
-        """Return for how many rows programs are written: powers of two, and the maximum."""
-        top = min(self.n_batch, self._n_outputs, self._limits.n_rows)
-        return [*(2**i for i in range(1, top.bit_length()) if 2**i < top), top]
+    def forward_parts(
+        self, parts: Sequence[tuple[int, Sequence[int], int, int]]
+    ) -> NDArray[np.float32]:
+        """Compute parts of prompts and tokens of texts, in one pass over the weights.
+
+        Args:
+            parts: (slot, token ids, position of the first, how many of the last want logits) of
+                each slot, ``n_batch`` tokens at most.
+
+        Returns:
+            Logits of those that want some, [n, V], with the bits of ``forward``.
+
+        Raises:
+            UsageError: Too many tokens or parts; and all errors of ``decode``.
+        """
+        tokens, sequences, outputs = parts_as_sequences(parts)
+        if len(tokens) > self.n_batch or len(parts) > self._limits.n_rows:
+            raise UsageError(
+                f"{len(tokens)} tokens of {len(parts)} slots: expected at most {self.n_batch} of "
+                f"{self._limits.n_rows} in one pass"
+            )
+        if not self.can_mix:
+            return np.concatenate([self._part_alone(*part) for part in parts])
+        self._begin(sequences)
+        return self._pass(tokens, sequences, outputs)
+
+    def _part_alone(
+        self, slot: int, tokens: Sequence[int], position: int, n_logits: int
+    ) -> NDArray[np.float32]:
+        logits = self.forward(tokens, position, all_logits=n_logits > 1, slot=slot)
+        return logits[len(logits) - n_logits :]
+
+    def _row_pass(self, rows: Sequence[tuple[int, int, int]]) -> NDArray[np.float32]:
+        """Run the program once, with tokens of several sequences."""
+        sequences = sequences_of((slot, position) for slot, _, position in rows)
+        self._begin(sequences)
+        return self._pass([token for _, token, _ in rows], sequences, range(len(rows)))
+
+    def _begin(self, sequences: Sequence[SequenceTokens]) -> None:
+        """Make the caches and states of slots stand where their sequences begin."""
+        for slot, position, n_tokens in sequences:
+            self._check_range(position, n_tokens, slot)
+        ends_of(sequences)
+        self._seek({slot: position for slot, position, _ in reversed(sequences)})
 
     def embed(self, tokens: Sequence[int], slot: int = 0) -> NDArray[np.float32]:
         """Return the normalised hidden state of every token, [len(tokens), D].
@@ -294,12 +310,17 @@ class Transformer:
             return 0
         return self._windows.reusable(self._states.reusable(n_positions, slot), slot)
 
-    def _seek(self, slot: int, position: int) -> None:
-        self._require_cache(position, slot)
-        self._lost.discard(slot)
-        with self._recovering():
-            self._states.seek(slot, position)
-        self._windows.seek(slot, position)
+    def _seek(self, positions: Mapping[int, int]) -> None:
+        """Let slots go on from positions."""
+        for slot, position in positions.items():
+            self._require_cache(position, slot)
+        self._lost.difference_update(positions)
+        if self.has_states:
+            with self._recovering():
+                for slot, position in positions.items():
+                    self._states.seek(slot, position)
+        for slot, position in positions.items():
+            self._windows.seek(slot, position)
 
     def _require_cache(self, n_positions: int, slot: int) -> None:
         if n_positions and slot in self._lost:
@@ -391,11 +412,6 @@ class Transformer:
     def _check_range(self, position: int, n_tokens: int, slot: int) -> None:
         check_range(position, n_tokens, slot, self._limits)
 
-    def _select(self, slot: int) -> None:
-        if slot != self._slot:
-            self._machine.select_cache(slot * self._program.layout.sizes["kv"])
-            self._slot = slot
-
     def routing(self, n_tokens: int) -> list[Routing]:
         """Return the routing of the last pass, for each layer with experts.
 
@@ -403,15 +419,7 @@ class Transformer:
             n_tokens: How many tokens that pass had, all with logits: the last layer routes only
                 those that want some.
         """
-        n, f, size = self._memory.n, self._memory.f, n_tokens * self.config.n_expert_used
-        found = []
-        for at, layer in zip(self._program.layout.layers, self.config.layers, strict=True):
-            if layer.has_experts:
-                ids, weights = n[at.expert_ids :][:size], f[at.expert_weights :][:size]
-                self._machine.pull(ids, weights)
-                shape = (n_tokens, self.config.n_expert_used)
-                found.append(Routing(ids.reshape(shape).copy(), weights.reshape(shape).copy()))
-        return found
+        return read_routing(self._machine, self._program.layout, self.config, n_tokens)
 
     @property
     def n_gpu_layers(self) -> int:
@@ -437,34 +445,35 @@ class Transformer:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _pass(self, tokens: Sequence[int], position: int, rows: range) -> NDArray[np.float32]:
-        """Run the program once: at most ``n_batch`` tokens."""
+    def _pass(
+        self, tokens: Sequence[int], sequences: Sequence[SequenceTokens], rows: Sequence[int]
+    ) -> NDArray[np.float32]:
+        """Run the program once.
+
+        Args:
+            tokens: At most ``n_batch``.
+            sequences: That they belong to.
+            rows: Which of them want logits.
+        """
         if len(tokens) >= _MANY_TOKENS:
             self._memory.use_large_pages()
-        end = position + len(tokens)
-        return self._run(self._code, tokens, range(position, end), rows, [(self._slot, end)])
-
-    def _run(
-        self, code: LoadedProgram, tokens: Sequence[int], positions: Sequence[int], rows: range,
-        ends: Sequence[tuple[int, int]],
-    ) -> NDArray[np.float32]:  # fmt: skip
-        """Run a program; ``ends`` are slots and the positions that they are at then."""
         check_outputs(len(rows), self._limits)
-        check_token_ids(tokens, positions, self.config.n_vocab)
+        check_token_ids(tokens, positions_of(sequences), self.config.n_vocab)
         self._check_file()
         n, layout = self._memory.n, self._program.layout
-        n[N_TOKENS], n[POSITION], n[N_OUTPUTS] = len(tokens), positions[0], len(rows)
-        n[SLOT] = self._slot
+        write_sequences(n, sequences, layout.sizes["kv"])
+        n[N_OUTPUTS] = len(rows)
         n[N_PAIRS] = len(tokens) * self.config.n_expert_used
         n[N_OUTPUT_PAIRS] = len(rows) * self.config.n_expert_used
         n[layout.ids : layout.ids + len(tokens)] = tokens
         n[layout.rows : layout.rows + len(rows)] = rows
+        ends = list({slot: at + n_tokens for slot, at, n_tokens in sequences}.items())
         self._states.leave(slot for slot, _ in ends)
         self._windows.reach(ends)
         size = len(rows) * self.config.n_vocab
         logits: NDArray[np.float32] = self._memory.f[layout.logits : layout.logits + size]
         with self._recovering():
-            self._machine.run(code)
+            self._machine.run(self._code)
             self._machine.pull(logits)
         self._states.arrive(ends)
         logits = logits.copy()

@@ -92,7 +92,8 @@ class Sampler:
         self.config = config
         self._constraint = constraint
         self._breakers = self._find_breakers(vocab)
-        self._steps = self._chain()
+        self.step_names, self._steps = self._chain()
+        """Names of the steps that do something, in order."""
         self.reset()
 
     def reset(self) -> None:
@@ -101,10 +102,11 @@ class Sampler:
         A constraint stays where it is: give each generation its own.
         """
         self._rng = MersenneTwister(self.config.seed)
-        self._xtc_rng = MersenneTwister(self._rng.seed)
         self._mu = 2 * self.config.mirostat_tau
         self.drawn: Candidates | None = None
-        """What the last token was drawn from: tokens that all steps have left."""
+        """What the last token was drawn from: tokens that all steps have left; None where it was
+        drawn together with those of others."""
+        self._xtc_rng: MersenneTwister | None = None
         self._draft_rng: MersenneTwister | None = None
 
     @property
@@ -140,6 +142,15 @@ class Sampler:
             self._constraint.accept(token_id)
         return token_id
 
+    @property
+    def has_constraint(self) -> bool:
+        """Whether the output must follow something."""
+        return self._constraint is not None
+
+    def draw(self) -> float:
+        """Return the next random number, in [0, 1)."""
+        return self._rng.uniform()
+
     def proposer(self, recent: Sequence[int]) -> Proposer:
         """Return what drafts the tokens after ``recent`` by the settings of this sampler."""
         return Proposer(self, recent)
@@ -157,11 +168,11 @@ class Sampler:
             )
         return find_breakers(config.dry_sequence_breakers, vocab)
 
-    def _chain(self) -> list[Step]:
-        """Return the steps that do something, in order."""
+    def _chain(self) -> tuple[tuple[str, ...], list[Step]]:
+        """Return the names of the steps that do something, in order, and the steps."""
         c = self.config
         if c.mirostat and not c.is_greedy:
-            return [self._temperature]
+            return ("temperature",), [self._temperature]
         steps: dict[str, tuple[bool, Step]] = {
             "penalties": (self._has_penalties(), self._penalties),
             "dry": (self._has_dry(), self._dry),
@@ -175,7 +186,8 @@ class Sampler:
         }
         # The most likely token survives whatever the other steps drop: greedy needs only these.
         names = [n for n in c.samplers if not c.is_greedy or n in ("penalties", "dry")]
-        return [steps[name][1] for name in names if steps[name][0]]
+        names = [name for name in names if steps[name][0]]
+        return tuple(names), [steps[name][1] for name in names]
 
     def _has_penalties(self) -> bool:
         c = self.config
@@ -230,7 +242,11 @@ class Sampler:
         return filters.subtract(candidates, amounts) if amounts else candidates
 
     def _xtc(self, candidates: Candidates, recent: Sequence[int]) -> Candidates:
-        if len(candidates.ids) < 2 or self._xtc_rng.uniform_single() > self.config.xtc_probability:
+        if len(candidates.ids) < 2:
+            return candidates
+        if self._xtc_rng is None:
+            self._xtc_rng = MersenneTwister(self._rng.seed)
+        if self._xtc_rng.uniform_single() > self.config.xtc_probability:
             return candidates
         return filters.xtc(candidates, self.config.xtc_threshold, self.config.min_keep)
 
@@ -249,13 +265,12 @@ class Sampler:
             self.drawn = filters.temperature(candidates, 0)
             return int(self.drawn.ids[0])
         c = self.drawn = self._cut(candidates, n_vocab)
-        probs = c.probs()
         if proposal is None or proposal.probs is None:
-            index = _pick(probs, self._rng)
+            index = _pick(c.powers(), self._rng)
         else:
-            index = self._pick_against(proposal, c.ids, probs)
+            index = self._pick_against(proposal, c.ids, c.probs())
         if self.config.mirostat:  # correct by the error
-            error = -math.log2(probs[index]) - self.config.mirostat_tau
+            error = -math.log2(c.probs()[index]) - self.config.mirostat_tau
             self._mu = filters.tame(self._mu - self.config.mirostat_eta * error)
         return int(c.ids[index])
 
@@ -360,8 +375,8 @@ class Proposer:
 _DRAFT_SEED = 0x9E3779B9  # apart from the seed of what judges the drafts
 
 
-def _pick(probs: filters.Doubles, rng: MersenneTwister) -> int:
-    """Return an index drawn by probability; a single candidate costs a draw, too."""
-    reach = probs.cumsum()
+def _pick(powers: filters.Doubles, rng: MersenneTwister) -> int:
+    """Return an index drawn by relative probability; a single candidate costs a draw, too."""
+    reach = powers.cumsum()
     index = int(reach.searchsorted(rng.uniform() * reach[-1], side="left"))
-    return min(index, len(probs) - 1)
+    return min(index, len(powers) - 1)

@@ -29,6 +29,11 @@ def tame(value: float, low: float = -_MAX) -> float:
     return max(low, min(value, _MAX))
 
 
+def tame_factor(value: float) -> float:
+    """Return a positive factor or divisor clipped to what float32 can bear."""
+    return tame(value, 1 / _MAX)
+
+
 class Candidates(NamedTuple):
     """Tokens that may still be drawn.
 
@@ -60,8 +65,13 @@ class Candidates(NamedTuple):
 
     def probs(self) -> Doubles:
         """Return their probabilities, float64 [C]."""
-        powers: Doubles = np.exp(self.logits.astype(np.float64) - float(self.top()))
+        powers = self.powers()
         powers /= powers.sum()
+        return powers
+
+    def powers(self) -> Doubles:
+        """Return how likely they are compared with the likeliest, float64 [C]."""
+        powers: Doubles = np.exp(self.logits.astype(np.float64) - float(self.top()))
         return powers
 
 
@@ -160,10 +170,17 @@ def _at_least_the_kth(c: Candidates, k: int) -> Candidates:
     k-th largest of all: e.g. for k = 2 and blocks [9 1] [8 7] [2 0], maxima 9 8 2, everything
     from 8 on stays. A block is a column of a table, so that whole rows are compared at once.
     """
-    n_blocks = min(max(4 * k, 128), len(c.logits))
-    depth = len(c.logits) // n_blocks
-    maxima = c.logits[: n_blocks * depth].reshape(depth, n_blocks).max(axis=0)
-    return c.keep(c.logits >= np.partition(maxima, -k)[-k])
+    return c.keep(likely_columns(c.logits[None], k)[0])
+
+
+def likely_columns(logits: Floats, k: int) -> npt.NDArray[np.bool_]:
+    """Mark what may be among the best ``k`` of each row, [R, V]; see ``_at_least_the_kth``."""
+    n_rows, n_vocab = logits.shape
+    n_blocks = min(max(4 * k, 128), n_vocab)
+    depth = n_vocab // n_blocks
+    maxima = logits[:, : n_blocks * depth].reshape(n_rows, depth, n_blocks).max(axis=1)
+    marked: npt.NDArray[np.bool_] = logits >= np.partition(maxima, -k, axis=1)[:, -k, None]
+    return marked
 
 
 def top_p(c: Candidates, p: float, min_keep: int = 0) -> Candidates:
@@ -239,7 +256,7 @@ def temperature(c: Candidates, temp: float) -> Candidates:
     if temp <= 0:
         best = int(c.logits.argmax())
         return c.take(slice(best, best + 1))
-    return Candidates(c.ids, c.logits / np.float32(tame(temp, 1 / _MAX)), c.is_sorted)
+    return Candidates(c.ids, c.logits / np.float32(tame_factor(temp)), c.is_sorted)
 
 
 def dynamic_temperature(c: Candidates, temp: float, reach: float, exponent: float) -> Candidates:

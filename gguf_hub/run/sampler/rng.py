@@ -8,8 +8,24 @@ from __future__ import annotations
 
 import os
 import random
+import threading
+from functools import cache
 
 import numpy as np
+
+
+@cache
+def _numpy_generator() -> tuple[np.random.RandomState, threading.Lock]:
+    return np.random.RandomState(0), threading.Lock()
+
+
+def _seeded(seed: int) -> list[int]:
+    """Return the 624 numbers of the state; numpy seeds as ``std::mt19937`` does, fast."""
+    generator, lock = _numpy_generator()
+    with lock:
+        generator.seed(seed)
+        state: list[int] = generator.get_state(legacy=False)["state"]["key"].tolist()
+    return state
 
 
 class MersenneTwister:
@@ -21,13 +37,9 @@ class MersenneTwister:
 
     def __init__(self, seed: int) -> None:
         self.seed = int.from_bytes(os.urandom(4), "little") if seed < 0 else seed
-        state = [self.seed]
-        for i in range(1, 624):
-            last = state[-1]
-            state.append((1812433253 * (last ^ (last >> 30)) + i) & 0xFFFFFFFF)
-        # Python's generator is the same one, but seeds itself in another way.
-        self._bits = random.Random()
-        self._bits.setstate((3, (*state, 624), None))
+        # Python's generator is the same one, but seeds itself in another way
+        self._bits = random.Random(0)
+        self._bits.setstate((3, (*_seeded(self.seed), 624), None))
 
     def bits(self) -> int:
         """Return the next 32 bits."""

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gguf_hub.api.server.scheduler import EmbedSequence, Scheduler, SlotModel, TokenSequence
+from gguf_hub.api.server.scheduler import Scheduler
+from gguf_hub.api.server.slots import EmbedSequence, SlotModel, TokenSequence
 from gguf_hub.errors import BusyError, CacheLostError, UsageError
 from gguf_hub.run.generation import (
     ContextShift,
@@ -517,3 +518,137 @@ def test_a_new_request_begins_while_fifteen_others_generate() -> None:
     scheduler.round()
     assert late.deltas  # within the round, which had a token of each of the others
     assert [len(client.deltas) - n for client, n in zip(others, before, strict=True)] == [1] * 15
+
+
+# -- prompts beside texts --------------------------------------------------------------------------
+
+
+class Mixing(Counter):
+    """Takes parts of prompts and tokens of texts together."""
+
+    n_batch, n_slots, can_mix = 8, 4, True
+
+    def forward_parts(
+        self, parts: Sequence[tuple[int, Sequence[int], int, int]]
+    ) -> NDArray[np.float32]:
+        assert sum(len(tokens) for _, tokens, _, _ in parts) <= self.n_batch
+        self.calls.append(("mixed", {slot: len(tokens) for slot, tokens, _, _ in parts}))
+        rows = []
+        for slot, tokens, position, n_logits in parts:
+            rows += [self._put(slot, tokens, position)] * n_logits
+        return np.array(rows, np.float32).reshape(-1, 100)
+
+
+def test_prompts_share_a_pass_with_texts() -> None:
+    model = Mixing()
+    first, second, third = Client([10], n=5), Client([20, 21, 22], n=3), Client([30, 31], n=2)
+    scheduler = Scheduler(model, n_waiting=4)
+    scheduler.submit(first.sequence)
+    scheduler.round()
+    work(scheduler, second, third)
+    assert [client.text for client in (first, second, third)] == ["1112131415", "232425", "3233"]
+    assert model.calls == [
+        ("prompt", 0, 1), ("decode", [0]), ("mixed", {1: 3, 2: 2, 0: 1}), ("decode", [0, 1, 2]),
+        ("decode", [0, 1]),
+    ]  # fmt: skip
+    counts = scheduler.counts
+    assert (counts.prompt_tokens, counts.generated_tokens, counts.decoded_rows) == (6, 10, 7)
+
+
+def test_a_batch_has_no_more_than_its_tokens_and_the_oldest_prompt_comes_first() -> None:
+    model = Mixing()
+    short, long = Client([10], n=6), Client(list(range(20, 35)), n=1)
+    late = Client([50, 51, 52], n=1)
+    scheduler = Scheduler(model, n_waiting=4)
+    scheduler.submit(short.sequence)
+    scheduler.round()
+    work(scheduler, long, late)
+    assert [client.text for client in (short, long, late)] == ["111213141516", "35", "53"]
+    mixed = [call[1] for call in model.calls if call[0] == "mixed"]
+    assert mixed == [{1: 7, 0: 1}, {1: 7, 0: 1}, {1: 1, 2: 3, 0: 1}]
+
+
+def test_prompts_alone_share_a_pass() -> None:
+    model = Mixing()
+    clients = [Client([10 * i, 10 * i + 1], n=2) for i in range(1, 5)]
+    work(Scheduler(model, n_waiting=4), *clients)
+    assert [client.text for client in clients] == ["1213", "2223", "3233", "4243"]
+    assert model.calls == [("mixed", {0: 2, 1: 2, 2: 2, 3: 2}), ("decode", [0, 1, 2, 3])]
+
+
+def test_texts_that_need_the_logits_of_their_prompt_are_read_alone() -> None:
+    model = Mixing()
+    clients = [Client([10], n=1), Client([20, 21], n=1, n_prompt_top=1), Client([30], n=1)]
+    clients += [Client([40], n=1), Client([50], n=1)]
+    work(Scheduler(model, n_waiting=8), *clients)
+    assert [client.text for client in clients] == ["11", "22", "31", "41", "51"]
+    # in its turn: the last one came later, and is not computed before it
+    assert model.calls == [("mixed", {0: 1, 2: 1, 3: 1}), ("prompt", 1, 2), ("prompt", 0, 1)]
+
+
+def test_a_batch_too_small_for_texts_and_prompts_has_them_in_turn() -> None:
+    model = Mixing()
+    model.n_batch = 4
+    texts = [Client([10 * i], n=6) for i in range(1, 4)]
+    late = Client([50, 51, 52], n=1)
+    scheduler = Scheduler(model, n_waiting=4)
+    scheduler.submit(*(client.sequence for client in texts))
+    scheduler.round()
+    work(scheduler, late)
+    assert late.text == "53"
+    assert model.calls[1:3] == [("prompt", 3, 3), ("decode", [0, 1, 2])]
+
+
+def test_an_error_in_a_shared_pass_ends_what_it_computed_or_one_text() -> None:
+    def no(ids: Any, logits: Any) -> bool:
+        raise ValueError("no")
+
+    model = Mixing()
+    good, bad = Client([10], n=3), Client([20], n=3, criteria=(no,))
+    scheduler = Scheduler(model, n_waiting=4)
+    work(scheduler, good, bad)
+    assert (good.text, [str(e) for e in bad.errors]) == ("111213", ["no"])
+    model.forward_parts = lambda parts: 1 / 0  # type: ignore[method-assign, assignment]
+    clients = [Client([30], n=3), Client([40], n=3)]
+    work(scheduler, *clients)
+    assert [type(client.errors[0]) for client in clients] == [ZeroDivisionError] * 2
+    assert scheduler.n_busy == 0
+
+
+def test_texts_go_on_where_a_shared_pass_loses_the_caches() -> None:
+    class Losing(Mixing):
+        n_lost = 0
+
+        def reusable(self, n_positions: int, slot: int = 0) -> int:
+            return min(n_positions, len(self.held[slot]))
+
+        def forward_parts(self, parts: Any) -> NDArray[np.float32]:
+            if self.n_lost == 0:
+                self.n_lost, self.held = 1, [[] for _ in self.held]
+                raise CacheLostError("gone")
+            return super().forward_parts(parts)
+
+    clients = [Client([10], n=4), Client([20, 21], n=3)]
+    scheduler = Scheduler(Losing(), n_waiting=4)
+    scheduler.submit(clients[0].sequence)
+    scheduler.round()
+    work(scheduler, clients[1])
+    assert [client.text for client in clients] == ["11121314", "222324"]
+
+
+def test_random_texts_are_the_same_alone_and_together() -> None:
+    class Flat(Mixing):
+        """Its next token is one of several."""
+
+        def _put(self, slot: int, tokens: Sequence[int], position: int) -> NDArray[np.float32]:
+            self.held[slot][position:] = tokens
+            return np.random.default_rng(tokens[-1]).standard_normal(100).astype(np.float32)
+
+    def written(*seeds: int) -> list[str]:
+        clients = [Client([10 + seed], n=9) for seed in seeds]
+        for seed, client in zip(seeds, clients, strict=True):
+            client.sequence.generation.request.sampler.sampler = Sampler(SamplerConfig(seed=seed))
+        work(Scheduler(Flat(), n_waiting=4), *clients)
+        return [client.text for client in clients]
+
+    assert written(0, 1, 2, 3) == [written(seed)[0] for seed in range(4)]

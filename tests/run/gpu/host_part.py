@@ -18,7 +18,7 @@ from gguf_hub.run.gpu.machine import MixedMachine
 from gguf_hub.run.gpu.placement import Placement, place_layers
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.machine import CompiledMachine
-from gguf_hub.run.kernels.vm.ops import SLOT, Step
+from gguf_hub.run.kernels.vm.ops import Step
 from gguf_hub.run.model.builder import ProgramBuilder
 from gguf_hub.run.model.machines import Opened, cache_areas
 from gguf_hub.run.model.program import Program
@@ -62,8 +62,6 @@ class HostPart:
             raise GpuError("`stand-in` was lost while it computed")
         self.n_runs -= 1
         for _, each in code:
-            slot = int(self.machine.memory.n[SLOT])
-            self.machine.select_cache(slot * self.layout.sizes["kv"])
             self.machine.run(each)
 
     def has_cache(self, first: int) -> bool:

@@ -11,7 +11,8 @@ import pytest
 from gguf_hub.gguf.memory import cache
 from gguf_hub.run.gpu.attention import SPLIT_TOKENS
 from gguf_hub.run.kernels.build.build import KernelBuilder
-from gguf_hub.run.kernels.vm.ops import ARGUMENTS, step
+from gguf_hub.run.kernels.vm.ops import ARGUMENTS, SEQUENCE_SIZE, SEQUENCES, step
+from gguf_hub.run.kernels.vm.sequences import SequenceTokens
 from tests.run.gpu.twin import TYPES, Arrays, Header, Twin, assert_same, one
 from tests.run.kernels.inputs import floats
 
@@ -70,12 +71,6 @@ def stored(shape: Shape, types: str, device: Any, builder: KernelBuilder, t: int
     return Twin(device, builder, shape.arrays(t), caches=shape.caches(types), n_slots=3)
 
 
-def in_slot(shape: Shape, types: str, twin: Twin, slot: int) -> list[Any]:
-    """Return the steps for the CPU, where a slot is a place in the cache."""
-    caches = {name: twin.at[name] + slot * twin.slot_size for name in shape.caches(types)}
-    return shape.steps(types, twin.at, **caches)
-
-
 PLAIN = Shape(8, 2, 64, 64, 320, 64)
 SHAPES = {
     "plain": PLAIN,
@@ -94,7 +89,7 @@ def test_keys_and_values_are_stored(
 ) -> None:
     twin = stored(shape, types, device, builder, t)
     steps = shape.steps(types, twin.at)[:1]
-    gpu = twin.run(steps, Header(t, position, slot=1), in_slot(shape, types, twin, 1)[:1])
+    gpu = twin.run(steps, Header(t, position, slot=1))
     assert_same("rope_store", twin, gpu, 0)
 
 
@@ -103,8 +98,7 @@ def test_a_batch_may_fill_a_ring(types: str, device: Any, builder: KernelBuilder
     """Its first and its last token then share a word of the cache."""
     shape = Shape(1, 1, 32, 32, 32, 32)
     twin = stored(shape, types, device, builder, 32)
-    gpu = twin.run(shape.steps(types, twin.at)[:1], Header(32, 45),
-                   in_slot(shape, types, twin, 0)[:1])  # fmt: skip
+    gpu = twin.run(shape.steps(types, twin.at)[:1], Header(32, 45))
     assert_same("rope_store", twin, gpu, 0)
 
 
@@ -154,8 +148,7 @@ def attended(
     if types in ("F16.F16", "F32.F32"):
         forget(shape, types, twin, position + t)
     before = twin.view(twin.cpu, "scratch").copy()
-    gpu = twin.run(shape.steps(types, twin.at)[1:], Header(t, position, slot=2),
-                   in_slot(shape, types, twin, 2)[1:])  # fmt: skip
+    gpu = twin.run(shape.steps(types, twin.at)[1:], Header(t, position, slot=2))
     np.testing.assert_array_equal(twin.view(gpu, "scratch"), before)
     assert_same("attention", twin, gpu, 1e-5, but=("scratch",))
 
@@ -199,24 +192,16 @@ def test_parts_of_a_long_context(device: Any, builder: KernelBuilder) -> None:
 
 
 @pytest.mark.parametrize("types", ["F16.Q8_0", "F32.F32"])
-def test_each_sequence_has_its_slot(types: str, device: Any, builder: KernelBuilder) -> None:
-    """As ``model.rows`` writes it: the header before each token's store and attention."""
-    shape, rows = PLAIN, [(1, 70, 2), (1, 33, 0), (0, 5, 1)]
-    headers = np.array([*rows, (2, 70, 2)])
-    twin = Twin(device, builder, {**shape.arrays(2), "headers": headers},
-                caches=shape.caches(types), n_slots=3)  # fmt: skip
+@pytest.mark.parametrize("n_prompt", [1, 3])
+def test_each_sequence_has_its_slot(
+    n_prompt: int, types: str, device: Any, builder: KernelBuilder
+) -> None:
+    sequences = [SequenceTokens(2, 70, 1), SequenceTokens(0, 33, 1), SequenceTokens(1, 5, n_prompt)]
+    t = 2 + n_prompt
+    twin = stored(PLAIN, types, device, builder, t)
     fill(twin, types)
-    steps: dict[str, list[Any]] = {"gpu": [], "cpu": []}
-    for row, (_, _, slot) in enumerate(rows):
-        token = min(row, 1)  # the third sees none
-        moved = {"q0": 512 * token, "k0": 128 * token, "v0": 128 * token, "table": 64 * token,
-                 "y": 512 * token}  # fmt: skip
-        set_row = step("set_row", at=twin.at["headers"] + 3 * row)
-        for where, slots in (("gpu", 0), ("cpu", slot)):
-            at = {name: first + moved.get(name, 0) for name, first in twin.at.items()}
-            at |= {name: at[name] + slots * twin.slot_size for name in shape.caches(types)}
-            steps[where] += [set_row, *shape.steps(types, at)]
-    for where in steps:
-        steps[where].append(step("set_row", at=twin.at["headers"] + 9))
-    gpu = twin.run(steps["gpu"], Header(2, 70), steps["cpu"])
+    header = Header(t, sequences=tuple(sequences))
+    gpu = twin.run(PLAIN.steps(types, twin.at), header)
+    end = SEQUENCES + SEQUENCE_SIZE * t  # where a program has room for as many sequences
+    gpu["n"][:end] = twin.cpu["n"][:end]  # a GPU has a header for each token
     assert_same("attention", twin, gpu, 1e-5, but=("scratch",))

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gguf_hub.api.server.scheduler import Scheduler, TokenSequence
+from gguf_hub.api.server.scheduler import Scheduler
+from gguf_hub.api.server.slots import TokenSequence
 from gguf_hub.errors import CacheLostError, GpuError, GpuMemoryError
 from gguf_hub.gguf.memory.layout import Limits
 from gguf_hub.gguf.reader import GgufFile
@@ -155,9 +156,9 @@ def lost(*arguments: Any) -> Any:
         ("read", lambda model: model.save_cache(3, 0)),
         ("read", lambda model: model.copy_cache(0, 1, 3)),
         ("write", lambda model: model.load_cache(np.zeros(model.cache_size(3), np.uint16), 3, 1)),
-        ("load", lambda model: model.decode([(0, 4, 3), (2, 4, 3)])),
+        ("run", lambda model: model.decode([(0, 4, 3), (2, 4, 3)])),
     ],
-    ids=["checkpoint", "save", "copy", "load", "first row program"],
+    ids=["checkpoint", "save", "copy", "load", "several texts"],
 )
 def test_whatever_a_gpu_fails_at_the_model_goes_on(
     method: str, use: Callable[[Transformer], Any], builder: KernelBuilder, tmp_path: Path,

@@ -49,6 +49,8 @@ def answers(model: Transformer) -> list[np.ndarray]:
     model.forward(TOKENS[:3], 0, slot=2)
     model.load_cache(saved, 6, 2)
     found.append(model.forward([8, 9], 6, slot=2))
+    found.append(model.decode([(2, 4, 8), (2, 6, 9), (0, 1, 15), (2, 7, 10)]))
+    found.append(model.forward_parts([(2, [5, 6, 7], 11, 2), (0, [2], 16, 1), (1, [9], 15, 0)]))
     found += [model.embed(TOKENS[:4], 1)]
     return found
 

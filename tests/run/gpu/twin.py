@@ -16,11 +16,9 @@ from gguf_hub.run.kernels.vm.machine import CompiledMachine, Memory
 from gguf_hub.run.kernels.vm.ops import (
     N_OUTPUTS,
     N_PAIRS,
-    N_TOKENS,
-    POSITION,
-    SLOT,
     Step,
 )
+from gguf_hub.run.kernels.vm.sequences import SequenceTokens, write_sequences
 
 TYPES = ("F16.F16", "Q8_0.Q8_0", "F32.F32", "F16.Q8_0", "Q8_0.F32", "F32.F16")
 """Of keys and values."""
@@ -37,17 +35,19 @@ SPACES = {np.dtype(np.float32): "f", np.dtype(np.int64): "n", np.dtype(np.int8):
 
 @dataclass(frozen=True)
 class Header:
-    """What a call says of itself."""
+    """What a call says of itself; ``sequences`` where there are several."""
 
     n_tokens: int
     position: int = 0
     n_used: int = 1
     slot: int = 0
+    sequences: tuple[SequenceTokens, ...] = ()
 
-    def write(self, n: np.ndarray) -> None:
-        n[[N_TOKENS, N_OUTPUTS]] = self.n_tokens
+    def write(self, n: np.ndarray, slot_size: int = 0) -> None:
+        n[N_OUTPUTS] = self.n_tokens
         n[N_PAIRS] = self.n_tokens * self.n_used
-        n[[POSITION, SLOT]] = self.position, self.slot
+        one = SequenceTokens(self.slot, self.position, self.n_tokens)
+        write_sequences(n, self.sequences or [one], slot_size)
 
 
 class Twin:
@@ -105,24 +105,16 @@ class Twin:
         array = self.arrays[name]
         return memory[SPACES[array.dtype]][self.at[name] : self.at[name] + array.size]
 
-    def run(
-        self, steps: Sequence[Step], header: Header, cpu_steps: Sequence[Step] | None = None
-    ) -> dict[str, np.ndarray]:
-        """Run steps on both from what the CPU's memory is; return what the GPU's is then.
-
-        Args:
-            steps: Of the GPU.
-            header: Of the call.
-            cpu_steps: Where they differ: there a slot is a place in the cache.
-        """
-        header.write(self.memory.n)
+    def run(self, steps: Sequence[Step], header: Header) -> dict[str, np.ndarray]:
+        """Run steps on both from what the CPU's memory is; return what the GPU's is then."""
+        header.write(self.memory.n, self.slot_size)
         for name, values in self.cpu.items():
             if len(values):
                 self._write(name, values)
         self.part.begin(self.cpu["n"])
         self.part.run(self.part.load(steps))
         with CompiledMachine(self.builder, self.memory, 1) as machine:
-            machine.run(machine.load(cpu_steps or steps))
+            machine.run(machine.load(steps))
         return {name: self._read(name, len(values)) for name, values in self.cpu.items()}
 
     def _write(self, name: str, values: np.ndarray) -> None:

@@ -18,11 +18,12 @@ from gguf_hub.run.kernels.vm.ops import (
     N_OUTPUTS,
     N_PAIRS,
     N_TOKENS,
-    POSITION,
-    SLOT,
+    SEQUENCE_SIZE,
+    SEQUENCES,
     Step,
     step,
 )
+from gguf_hub.run.kernels.vm.sequences import SequenceTokens, write_sequences
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -59,7 +60,8 @@ class Unclaimed(Exception):
 
 def lay_out(arrays: Arrays) -> tuple[dict[str, int], dict[str, list[tuple[int, int]]]]:
     """Return where arrays lie, floats in ``f`` and integers in ``n``, and these areas."""
-    at, blocks, ends = {}, {"n": [], "f": []}, {"n": HEADER, "f": 0}
+    end = SEQUENCES + SEQUENCE_SIZE
+    at, blocks, ends = {}, {"n": [(SEQUENCES, end)], "f": []}, {"n": end, "f": 0}
     for name, array in arrays.items():
         where = "f" if array.dtype == np.float32 else "n"
         at[name] = ends[where]
@@ -102,7 +104,7 @@ def run_step(
     for name, array in arrays.items():
         views[name][...] = array
     memory.n[[N_TOKENS, N_OUTPUTS, N_PAIRS]] = n_tokens, n_tokens, n_tokens * n_used
-    memory.n[[POSITION, SLOT]] = position, slot
+    write_sequences(memory.n, [SequenceTokens(slot, position, n_tokens)], 0)
     if builder is None:
         _run_watched(one, memory, bounds)
     else:

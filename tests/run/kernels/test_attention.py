@@ -14,7 +14,8 @@ from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.build.cpu import ISAS, detect_cpu, usable_isas
 from gguf_hub.run.kernels.build.library import kernel_function
 from gguf_hub.run.kernels.vm.machine import CompiledMachine, Memory, PlainMachine
-from gguf_hub.run.kernels.vm.ops import N_TOKENS, POSITION, step
+from gguf_hub.run.kernels.vm.ops import SEQUENCE_SIZE, step
+from gguf_hub.run.kernels.vm.sequences import SequenceTokens, write_sequences
 from gguf_hub.run.model.config import RopeConfig
 from tests.conftest import KERNELS
 
@@ -108,7 +109,7 @@ class Layer:
         self.at = {name: int(end - size) for (name, size), end in zip(sizes.items(), ends,
                                                                        strict=True)}  # fmt: skip
         self.memory = Memory.allocate(
-            n=0, f=int(ends[-1]), q=0, kv=k_size + v_size, files=[np.zeros(8, np.uint8)]
+            n=SEQUENCE_SIZE, f=int(ends[-1]), q=0, kv=k_size + v_size, files=[np.zeros(8, np.uint8)]
         )
         at = self.at
         shared = {"n_head": h, "n_head_kv": k, "head_dim": d, "value_dim": heads.length,
@@ -141,7 +142,7 @@ class Layer:
         self.put("factor", np.array([self.rope.magnitude()], np.float32))
         for name, values in (("q0", q), ("k0", k), ("v0", v)):
             self.put(name, values)
-        self.memory.n[N_TOKENS], self.memory.n[POSITION] = len(q), position
+        write_sequences(self.memory.n, [SequenceTokens(0, position, len(q))], 0)
         machine.run(machine.load(self.steps))
         shape = (*q.shape[:2], self.heads.length)
         return self.memory.f[self.at["y"] :][: np.prod(shape)].reshape(shape).copy()

@@ -22,20 +22,19 @@ from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.kernels.build.library import kernel_function
 from gguf_hub.run.kernels.vm.extents import _EXTENTS, Bounds, Call, Span, extents_of, prove
-from gguf_hub.run.kernels.vm.machine import Code, Memory
+from gguf_hub.run.kernels.vm.machine import Memory
 from gguf_hub.run.kernels.vm.ops import (
     ARGUMENTS,
     N_OUTPUT_PAIRS,
     N_OUTPUTS,
     N_PAIRS,
     N_TOKENS,
-    POSITION,
     Step,
     step,
 )
+from gguf_hub.run.kernels.vm.sequences import SequenceTokens, write_sequences
 from gguf_hub.run.model.builder import ProgramBuilder
 from gguf_hub.run.model.program import Program
-from gguf_hub.run.model.rows import write_row_program
 from gguf_hub.run.model.weights import read_model
 from tests.arch_models import write_arch_model
 from tests.run.kernels.running import Watched
@@ -84,18 +83,6 @@ def model_of(shape: Shape, recipe: str, layout: str, limits: Limits) -> Model:
     return Model(program, config, data)
 
 
-def row_steps(model: Model, n_rows: int) -> tuple[Sequence[Step], Bounds]:
-    """The program of several sequences, and its bounds."""
-    arguments: list[Any] = []
-
-    def load(steps: Sequence[Step], bounds: Bounds) -> Any:
-        arguments.extend((steps, bounds))
-        return Code.encode([], {})
-
-    write_row_program(model.program, model.config, n_rows, load)
-    return arguments[0], arguments[1]
-
-
 DENSE = Shape(
     n_layer=1, n_embd=96, n_head=3, n_head_kv=1, n_ff=160, n_expert=0, n_expert_used=0,
     n_vocab=259, n_ctx=50,
@@ -128,9 +115,6 @@ def test_programs_of_models_stay_inside_of_their_memory(
         for layout in ("split", "merged"):
             model = model_of(shape, recipe, layout, limits)
             model.prove(model.program.steps, model.program.bounds)
-            for n_rows in range(2, min(limits.n_slots, limits.n_outputs, limits.n_batch) + 1):
-                steps, bounds = row_steps(model, n_rows)
-                model.prove(steps, bounds)
 
 
 def test_every_step_has_extents() -> None:
@@ -143,17 +127,26 @@ def test_every_step_has_extents() -> None:
 class Runner:
     """Runs steps as plain Python in watched arrays."""
 
-    def __init__(self, model: Model, n_tokens: int, position: int, n_outputs: int) -> None:
+    def __init__(
+        self, model: Model, n_tokens: int, position: int, n_outputs: int,
+        sequences: Sequence[SequenceTokens] = (),
+    ) -> None:  # fmt: skip
         self.model = model
         program, bounds = model.program, model.program.bounds
         sizes, layout = program.layout.sizes, program.layout
         memory = Memory.allocate(
-            n=sizes["n"] - HEADER, f=sizes["f"], q=sizes["q"], kv=sizes["kv"], files=[model.data]
+            n=sizes["n"] - HEADER,
+            f=sizes["f"],
+            q=sizes["q"],
+            kv=sizes["kv"] * program.n_slots,
+            files=[model.data],
         )
         program.fill(memory)
         n_used = bounds.counts[N_PAIRS] // bounds.span.n_tokens
-        memory.n[[N_TOKENS, POSITION, N_OUTPUTS, N_PAIRS, N_OUTPUT_PAIRS]] = (
-            n_tokens, position, n_outputs, n_tokens * n_used, n_outputs * n_used,
+        sequences = sequences or [SequenceTokens(program.n_slots - 1, position, n_tokens)]
+        write_sequences(memory.n, sequences, sizes["kv"])
+        memory.n[[N_OUTPUTS, N_PAIRS, N_OUTPUT_PAIRS]] = (
+            n_outputs, n_tokens * n_used, n_outputs * n_used,
         )  # fmt: skip
         memory.n[layout.ids : layout.ids + n_tokens] = bounds.n_vocab - 1
         rows = range(n_tokens - n_outputs, n_tokens)
@@ -167,14 +160,16 @@ class Runner:
         kernel_function(step_.kernel, "generic")(0, 1, *self.arrays.values(), *step_.arguments)
 
     def run_within(self, step_: Step) -> None:
-        """Run a step that may touch its extents and the header alone."""
+        """Run a step that may touch its extents, in the cache those of any slot, and the header."""
         bounds = self.model.program.bounds
         call = Call(step_.types, bounds, bounds.span)
         for watched in self.arrays.values():
             watched.is_allowed[:] = False
         self.arrays["n"].is_allowed[:HEADER] = True
         for array, first, size, _ in extents_of(step_, call):
-            self.arrays[array].is_allowed[first : first + size] = True
+            for slot in range(self.model.program.n_slots if array == "kv" else 1):
+                at = first + slot * self.model.program.layout.sizes["kv"]
+                self.arrays[array].is_allowed[at : at + size] = True
         self.run(step_)
         for watched in self.arrays.values():
             watched.is_allowed[:] = True
@@ -225,6 +220,16 @@ def test_no_step_of_an_architecture_touches_what_the_table_does_not_claim(name: 
         runner.run_within(each)
 
 
+@pytest.mark.parametrize("name", ["gemma3", "deepseek2", "lfm2", "nemotron_h", "qwen3next"])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_nor_with_tokens_of_several_sequences(name: str) -> None:
+    model = architecture(name, Limits(35, 4, 4, 1, n_slots=3, key_type="Q8_0"))
+    own = [SequenceTokens(2, 34, 1), SequenceTokens(0, 0, 2), SequenceTokens(1, 34, 1)]
+    runner = Runner(model, n_tokens=4, position=0, n_outputs=4, sequences=own)
+    for each in fewer_rows(model.program.steps):
+        runner.run_within(each)
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_cache_of_a_window_is_not_left_behind_its_end() -> None:
     model = architecture("gemma3", Limits(700, 2, 2, 1))
@@ -250,8 +255,6 @@ def test_a_cache_that_is_too_short_for_its_window_is_refused(name: str, value: i
 def test_programs_of_architectures_stay_inside_of_their_memory(name: str, limits: Limits) -> None:
     model = architecture(name, limits)
     model.prove(model.program.steps, model.program.bounds)
-    if limits.n_slots > 1 and limits.n_outputs > 1:
-        model.prove(*row_steps(model, 2))
 
 
 # -- no wrong program passes ----------------------------------------------------------------------
@@ -296,17 +299,14 @@ def offsets_of(steps: Sequence[Step]) -> Iterator[tuple[int, str, int]]:
 
 @pytest.mark.parametrize("model", MUTATED, ids=MUTATED_IDS)
 def test_no_offset_may_leave_its_array(model: Model) -> None:
-    """Every offset of every step, of one sequence and of several."""
-    programs = [(model.program.steps, model.program.bounds)]
-    if model.program.n_slots > 1:
-        programs.append(row_steps(model, 2))
-    for steps, bounds in programs:
-        sizes = {**model.program.layout.sizes, "w": model.data.size}
-        for i, name, value in offsets_of(steps):
-            size = sizes[ARRAY_OF[name]]
-            for wrong in (-1, size, value + size, 2**63):
-                with pytest.raises(ProgramError, match=rf"^step {i}, {steps[i].kernel}: "):
-                    model.prove(with_argument(steps, i, name, wrong), bounds)
+    """Every offset of every step."""
+    steps, bounds = model.program.steps, model.program.bounds
+    sizes = {**model.program.layout.sizes, "w": model.data.size}
+    for i, name, value in offsets_of(steps):
+        size = sizes[ARRAY_OF[name]]
+        for wrong in (-1, size, value + size, 2**63):
+            with pytest.raises(ProgramError, match=rf"^step {i}, {steps[i].kernel}: "):
+                model.prove(with_argument(steps, i, name, wrong), bounds)
 
 
 PARTS = {
@@ -433,18 +433,18 @@ def test_what_is_proved_stays_inside_when_it_runs(
         runner.run(each)
 
 
-def test_a_step_between_sequences_must_be_known() -> None:
+def test_there_is_room_for_each_sequence() -> None:
     model = model_of(TINY, "F32", "split", LIMITS["slots"])
-    steps, bounds = row_steps(model, 3)
-    with pytest.raises(ProgramError, match=r"set_row: nothing is known of n\["):
-        model.prove(steps, replace(bounds, spans={}))
+    bounds = model.program.bounds
+    with pytest.raises(ProgramError, match=r"rope_table: n\[.* \(sequences\) is not inside"):
+        model.prove(model.program.steps, replace(bounds, n_sequences=bounds.n_sequences + 1))
 
 
 def test_arguments_must_be_as_many_as_the_step_has() -> None:
-    bounds = Bounds(Span(1, 1), spans={16: Span(1, 1)})
-    set_row = replace(step("set_row", at=16), arguments=(16, 17))
+    one = step("scale_rows", x=0, width=1, factor=0, count=N_TOKENS)
+    one = replace(one, arguments=(*one.arguments, 17))
     with pytest.raises(ProgramError, match="wrong number of arguments"):
-        prove([set_row], {"n": [(16, 18)]}, [np.empty(0, np.uint8)], bounds)
+        prove([one], {"f": [(0, 1)]}, [np.empty(0, np.uint8)], Bounds(Span(1, 1)))
 
 
 @pytest.mark.parametrize("types", [(k, v) for k in CACHE_TYPES for v in CACHE_TYPES])

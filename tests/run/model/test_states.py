@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gguf_hub.api.server.scheduler import EmbedSequence, Scheduler, TokenSequence
+from gguf_hub.api.server.scheduler import Scheduler
+from gguf_hub.api.server.slots import EmbedSequence, TokenSequence
 from gguf_hub.errors import UnsupportedGgufError, UsageError
 from gguf_hub.gguf.memory.states import N_CHECKPOINTS
 from gguf_hub.gguf.reader import GgufFile
@@ -170,6 +171,10 @@ def test_each_slot_has_its_own_state(model: Transformer, fresh: Any) -> None:
     rows = [(slot, 11 + slot, len(text)) for slot, text in enumerate(texts)]
     for (slot, token, _), row in zip(rows[::-1], model.decode(rows[::-1]), strict=True):
         np.testing.assert_array_equal(row, fresh([*texts[slot], token]))
+    parts = [(1, [3, 4], 3, 1), (0, IDS[4:7], 0, 1), (2, [5], len(texts[2]) + 1, 1)]
+    found = model.forward_parts(parts)
+    expected = [fresh([*texts[1], 12, 3, 4]), fresh(IDS[4:7]), fresh([*texts[2], 13, 5])]
+    np.testing.assert_array_equal(found, expected)
     with pytest.raises(UsageError, match="the state of slot 1 cannot go back"):
         model.decode([(0, 1, 10), (1, 1, 2)])
 

@@ -382,6 +382,28 @@ def test_sequences_in_slots_do_not_know_of_each_other(
             assert np.array_equal(logits, alone.forward(texts[slot], 0)[-1])
 
 
+def test_parts_of_prompts_share_a_pass_with_tokens_of_texts(models: Path, open_model: Any) -> None:
+    path = models / "stories260K.f32.gguf"
+    alone = open_model(path, n_ctx=64, n_logits=None)
+    model = open_model(path, n_ctx=64, n_batch=40, n_threads=2, n_slots=4, n_logits=None)
+    prompts = {0: [1, 403, 407], 1: list(range(300, 320)), 2: [1, 9], 3: [7]}
+    model.forward(prompts[0], 0)
+    first = model.forward_parts(
+        [(1, prompts[1][:18], 0, 0), (0, [261], 3, 1), (2, prompts[2], 0, 2)]
+    )
+    rest = model.forward_parts([(3, [7], 0, 1), (1, prompts[1][18:], 18, 1), (0, [5], 4, 1)])
+    expected = [
+        *alone.forward([*prompts[0], 261], 0), *alone.forward(prompts[2], 0, all_logits=True),
+        *alone.forward([7], 0), *alone.forward(prompts[1], 0),
+        *alone.forward([*prompts[0], 261, 5], 0),
+    ]  # fmt: skip
+    np.testing.assert_array_equal(np.concatenate([first, rest]), expected)
+    with pytest.raises(UsageError, match="41 tokens of 2 slots: expected at most 40 of 32"):
+        model.forward_parts([(0, [5], 5, 1), (1, [5] * 40, 20, 0)])
+    with pytest.raises(ContextFullError, match="65 tokens do not fit a context of 64"):
+        model.forward_parts([(2, [5], 2, 1), (1, [5] * 5, 60, 1)])
+
+
 def test_a_sequence_that_does_not_fit_is_refused(models: Path, open_model: Any) -> None:
     model = open_model(models / "stories260K.f32.gguf", n_ctx=8, n_slots=2, n_logits=None)
     with pytest.raises(ContextFullError, match="9 tokens do not fit a context of 8"):

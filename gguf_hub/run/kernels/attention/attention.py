@@ -37,8 +37,8 @@ from gguf_hub.gguf.memory import cache
 from gguf_hub.gguf.memory.cache import CHUNK, LANES, ROWS, STATE, SUM, TOKENS, TOP
 from gguf_hub.run.kernels.generic.elementary import exp32, sum_of, tanh32
 from gguf_hub.run.kernels.generic.generic import ANY_ORDER
-from gguf_hub.run.kernels.steps import rotate_head, share
-from gguf_hub.run.kernels.vm.ops import N_TOKENS, POSITION
+from gguf_hub.run.kernels.steps import rotate_head, sequence, share
+from gguf_hub.run.kernels.vm.ops import N_SEQUENCES
 
 _LOWEST = np.float32(-1e30)  # below every score that a model computes
 _UNORDERED = {*ANY_ORDER, "nnan", "nsz"}
@@ -80,21 +80,23 @@ def make_rope_store(keys, values):
     ):  # fmt: skip
         # whole heads: positions may share an element of the cache
         first, last = share(n_head + n_head_kv, tid, nth)
-        for item in range(first, last):
-            for t in range(n[N_TOKENS]):
-                turn = table + n_rot * t
-                if item < n_head:
-                    x = q0 + head_dim * (n_head * t + item)
-                    rotate_head(f, x, turn, n_rot // 2, is_neox)
-                    continue
-                head, position = item - n_head, n[POSITION] + t
-                row = n_head_kv * t + head
-                rotate_head(f, k0 + head_dim * row, turn, n_rot // 2, is_neox)
-                k = k_cache + head * (n_ctx // LANES) * block_elements(head_dim)
-                place = position % n_ctx
-                store_key(kv, k, head_dim, place, f, k0 + head_dim * row)
-                v = v_cache + head * n_tiles(value_dim) * tile_elements(n_ctx)
-                store_value(kv, v, value_dim, n_ctx, place, f, v0 + value_dim * row)
+        for number in range(n[N_SEQUENCES]):
+            t0, n_tokens, position, _, cache_start = sequence(n, number)
+            for item in range(first, last):
+                head = item - n_head
+                k = cache_start + k_cache + head * (n_ctx // LANES) * block_elements(head_dim)
+                v = cache_start + v_cache + head * n_tiles(value_dim) * tile_elements(n_ctx)
+                for t in range(t0, t0 + n_tokens):
+                    turn = table + n_rot * t
+                    if item < n_head:
+                        x = q0 + head_dim * (n_head * t + item)
+                        rotate_head(f, x, turn, n_rot // 2, is_neox)
+                        continue
+                    row = n_head_kv * t + head
+                    rotate_head(f, k0 + head_dim * row, turn, n_rot // 2, is_neox)
+                    place = (position + t - t0) % n_ctx
+                    store_key(kv, k, head_dim, place, f, k0 + head_dim * row)
+                    store_value(kv, v, value_dim, n_ctx, place, f, v0 + value_dim * row)
 
     return rope_store
 
@@ -252,26 +254,30 @@ def make_attention(keys, values):
         n_groups = n_head // group
         wide = LANES * n_tiles(value_dim)
         own_scratch = scratch + tid * scratch_floats(all_heads, value_dim)
-        items = (n[N_TOKENS] + TOKENS - 1) // TOKENS * n_groups
         item = tid  # dealt like cards: later tokens see more positions and cost more
-        while item < items:
-            t0, head = item // n_groups * TOKENS, item % n_groups * group
-            item += nth
-            n_tokens = min(n[N_TOKENS] - t0, TOKENS)
-            k = k_cache + head // all_heads * (n_ctx // LANES) * block_elements(head_dim)
-            v = v_cache + head // all_heads * n_tiles(value_dim) * tile_elements(n_ctx)
-            attend(
-                f, kv, q0, n_head, group, head, head_dim, value_dim, n[POSITION] + t0, t0, n_tokens,
-                k, v, n_ctx, own_scratch, f[scale], window, chunk, f[cap], sinks, has_sinks,
-            )  # fmt: skip
-            rows = n_tokens * group
-            state = own_scratch + 2 * ROWS * CHUNK + 4 * ROWS
-            for row in range(rows):
-                inverse = np.float32(1) / f[state + STATE * row + SUM]
-                x = state + STATE * rows + wide * row
-                at = value_dim * (n_head * (t0 + row // group) + head + row % group)
-                for i in range(value_dim):
-                    f[y + at + i] = f[x + i] * inverse
+        for number in range(n[N_SEQUENCES]):
+            first, count, position, _, cache_start = sequence(n, number)
+            items = (count + TOKENS - 1) // TOKENS * n_groups
+            while item < items:
+                block, head = item // n_groups * TOKENS, item % n_groups * group
+                item += nth
+                t0, n_tokens = first + block, min(count - block, TOKENS)
+                k = k_cache + head // all_heads * (n_ctx // LANES) * block_elements(head_dim)
+                v = v_cache + head // all_heads * n_tiles(value_dim) * tile_elements(n_ctx)
+                attend(
+                    f, kv, q0, n_head, group, head, head_dim, value_dim, position + block, t0,
+                    n_tokens, cache_start + k, cache_start + v, n_ctx, own_scratch, f[scale],
+                    window, chunk, f[cap], sinks, has_sinks,
+                )  # fmt: skip
+                rows = n_tokens * group
+                state = own_scratch + 2 * ROWS * CHUNK + 4 * ROWS
+                for row in range(rows):
+                    inverse = np.float32(1) / f[state + STATE * row + SUM]
+                    x = state + STATE * rows + wide * row
+                    at = value_dim * (n_head * (t0 + row // group) + head + row % group)
+                    for i in range(value_dim):
+                        f[y + at + i] = f[x + i] * inverse
+            item -= items  # what is left of the deal goes on in the next sequence
 
     return attention
 

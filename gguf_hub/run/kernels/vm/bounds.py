@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gguf_hub.errors import ProgramError
-from gguf_hub.run.kernels.vm.ops import N_TOKENS
+from gguf_hub.run.kernels.vm.ops import N_TOKENS, SEQUENCE_SIZE, SEQUENCES
 
 Block = tuple[int, int]
 """The first element of an area, and the one after its last."""
@@ -17,8 +17,8 @@ class Span(NamedTuple):
     """The most that the tokens of a call may be.
 
     Attributes:
-        n_tokens: How many.
-        end: Position of the last one, plus one.
+        n_tokens: How many, of all sequences.
+        end: Position of the last one of any sequence, plus one.
     """
 
     n_tokens: int
@@ -30,12 +30,12 @@ class Bounds:
     """The largest numbers that a call may bring.
 
     Attributes:
-        span: Tokens and positions at the program's start.
+        span: Tokens and positions.
         counts: Index of the header -> its maximum, ``N_TOKENS`` aside.
         n_vocab: Token ids are below.
         n_threads: Threads that run the program.
         n_slots: Slots are below.
-        spans: What ``set_row`` may read at an offset of ``n``.
+        n_sequences: Sequences that the tokens of a call may belong to.
         tables: Offset in ``n`` -> file offsets of matrices that stand there, 0 for none.
     """
 
@@ -44,7 +44,7 @@ class Bounds:
     n_vocab: int = 0
     n_threads: int = 1
     n_slots: int = 1
-    spans: Mapping[int, Span] = field(default_factory=dict)
+    n_sequences: int = 1
     tables: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
 
@@ -70,12 +70,16 @@ class Call(NamedTuple):
     Attributes:
         type: The weight type or the types of the cache behind the kernel's name, or "".
         bounds: Of the call.
-        span: As it stands at this step.
+        span: Of the call.
     """
 
     type: str
     bounds: Bounds
     span: Span
+
+    def sequences(self) -> Extent:
+        """Return what a step reads to know positions and slots."""
+        return Extent("n", SEQUENCES, SEQUENCE_SIZE * self.bounds.n_sequences, "sequences")
 
     def count(self, index: int) -> int:
         """Return the maximum of the header's element ``index``, a number of rows."""

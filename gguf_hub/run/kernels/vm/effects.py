@@ -15,7 +15,6 @@ _ACTIVATION = {"gate": "updated"}
 
 _OUTPUTS: dict[str, dict[str, str]] = {
     "get_rows": {"y": "written"},
-    "set_row": {},
     "copy_rows": {"y": "written"},
     "copy_parts": {"y": "updated"},  # there may be gaps between the parts
     "rope_table": {"table": "written"},

@@ -48,7 +48,6 @@ from gguf_hub.run.kernels.vm.ops import (
     ARGUMENTS,
     CHUNK_BAD_ROW,
     CHUNK_ROWS,
-    HEADER_SIZE,
     N_OUTPUTS,
     N_PAIRS,
     Step,
@@ -75,13 +74,13 @@ def prove(
     Raises:
         ProgramError: Names the step, the array and the elements.
     """
-    span, uses = bounds.span, set[tuple[int, int, str]]()
+    uses = set[tuple[int, int, str]]()
     blocks = dict(blocks)
     for i, step in enumerate(steps):
         try:
             require(0 <= step.file < len(files), "no file {}", step.file)
             blocks["w"] = [(0, files[step.file].size)]
-            for extent in extents_of(step, Call(step.types, bounds, span)):
+            for extent in extents_of(step, Call(step.types, bounds, bounds.span)):
                 array, first, size, use = extent
                 if size <= 0:
                     continue
@@ -93,8 +92,6 @@ def prove(
                     uses.add((first, size, use))
         except ProgramError as exc:
             raise ProgramError(f"step {i}, {step.kernel}: {exc}") from None
-        if step.name == "set_row":
-            span = bounds.spans[step.arguments[0]]
     _require_disjoint(uses)
 
 
@@ -168,11 +165,6 @@ def _get_rows(call: Call, w0: int, row_bytes: int, n_in: int, ids: int, y: int) 
     yield Extent("n", ids, tokens, "token ids")
     yield Extent("w", w0, _rows(call.bounds.n_vocab, row_bytes, _weight_bytes(call.type, n_in)))
     yield Extent("f", y, n_in * tokens)
-
-
-def _set_row(call: Call, at: int) -> Extents:
-    require(at in call.bounds.spans, "nothing is known of n[{}]", at)
-    yield Extent("n", at, HEADER_SIZE, "headers")
 
 
 def _copy_rows(call: Call, x: int, width: int, rows: int, y: int, count: int) -> Extents:
@@ -306,7 +298,6 @@ _EXTENTS: dict[str, Callable[..., Extents]] = {
     **GRAPH_EXTENTS,
     **STATE_EXTENTS,
     "get_rows": _get_rows,
-    "set_row": _set_row,
     "copy_rows": _copy_rows,
     "quantize_q8_0": _quantize("q8_0"),
     "quantize_q8_k": _quantize("q8_k"),

@@ -74,11 +74,13 @@ def _scale_by_position(
     call: Call, x: int, width: int, scale: int, length: int, offset: int
 ) -> Extents:
     require(length > 0, "positions are divided by {}", length)
+    yield call.sequences()
     yield Extent("f", x, width * call.span.n_tokens)
     yield Extent("f", scale, 1)
 
 
 def _rope_table(call: Call, frequencies: int, half: int, factor: int, table: int) -> Extents:
+    yield call.sequences()
     yield Extent("f", frequencies, 2 * half)
     yield Extent("f", factor, 1)
     yield Extent("f", table, 2 * half * call.span.n_tokens)
@@ -96,6 +98,8 @@ def _cache(
     call: Call, n_head: int, n_head_kv: int, head_dim: int, value_dim: int, k_cache: int,
     v_cache: int, n_ctx: int,
 ) -> Extents:  # fmt: skip
+    # of slot 0: those of the others lie behind one another, where the table of sequences says
+    yield call.sequences()
     key_type, value_type = call.type.split(".")
     require(n_head_kv > 0 and n_head % n_head_kv == 0, "{} heads on {}", n_head, n_head_kv)
     require(n_ctx % cache.LANES == 0, "a cache of {} positions", n_ctx)

@@ -119,7 +119,6 @@ _COUNT = 2  # int64 before the first row: number of steps, address of the barrie
 _WORTH_WAITING = 128
 """Tokens of a pass that waits for the kernels that are made for so many: they take seconds to
 compile, which a pass of a large model takes longer without them."""
-_FIRST_ARGUMENT = 3  # of a row, after kernel, barrier flag and file
 
 
 @dataclass(frozen=True)
@@ -147,20 +146,9 @@ class Code:
             words[_COUNT + ROW * i :][: len(row)] = row
         return cls(words)
 
-    def set_arguments(
-        self, steps: NDArray[np.int64], arguments: NDArray[np.int64], values: NDArray[np.int64]
-    ) -> None:
-        """Set argument ``arguments[i]`` of step ``steps[i]`` to ``values[i]``, for all i."""
-        self.words[_COUNT + ROW * steps + _FIRST_ARGUMENT + arguments] = values
 
-
-class LoadedProgram(Protocol):
-    """A program as its own machine, and no other, can run it."""
-
-    def set_arguments(
-        self, steps: NDArray[np.int64], arguments: NDArray[np.int64], values: NDArray[np.int64]
-    ) -> None:
-        """Set argument ``arguments[i]`` of step ``steps[i]`` to ``values[i]``, for all i."""
+LoadedProgram = Any
+"""A program as its own machine, and no other, can run it."""
 
 
 class Machine(Protocol):
@@ -173,10 +161,7 @@ class Machine(Protocol):
     def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> LoadedProgram:
         """Return a program for ``run``, its kernels made ready."""
 
-    def select_cache(self, first: int) -> None:
-        """Let the programs that follow see the cache from element ``first`` on: one slot of it."""
-
-    def run(self, code: Any) -> None:
+    def run(self, code: LoadedProgram) -> None:
         """Run a program, as ``load`` returned it, to its end."""
 
     def pull(self, *views: NDArray[Any]) -> None:
@@ -246,11 +231,6 @@ class CompiledMachine:
         addresses = self._builder.addresses([step.kernel for step in steps], progress)
         self._codes.append(code := Code.encode(steps, addresses, self._barrier.ctypes.data))
         return code
-
-    def select_cache(self, first: int) -> None:
-        """Let the programs that follow see the cache from element ``first`` on: one slot of it."""
-        self._drain()
-        self._bases[3] = self.memory.kv[first:].ctypes.data
 
     def run(self, code: Code) -> None:
         """Run a program to its end on all threads."""
@@ -331,25 +311,20 @@ class PlainMachine:
         self.n_threads = 1
         self._functions = functions
         self._kernels: list[str] = []
-        self._first = 0
 
     def load(self, steps: Sequence[Step], progress: Progress = SILENT) -> Code:
         """Return a program; there is nothing to compile."""
         self._kernels = list(dict.fromkeys([*self._kernels, *(step.kernel for step in steps)]))
         return Code.encode(steps, {name: i for i, name in enumerate(self._kernels)})
 
-    def select_cache(self, first: int) -> None:
-        """Let the programs that follow see the cache from element ``first`` on."""
-        self._first = first
-
     def run(self, code: Code) -> None:
         """Run all steps."""
-        m, kv = self.memory, self.memory.kv[self._first :]
+        m = self.memory
         for kernel, _, file, *arguments in code.words[_COUNT:].reshape(-1, ROW).tolist():
             name = self._kernels[kernel]
             n_arguments = len(ARGUMENTS[name.partition(".")[0]])
             function = self._functions(name, "generic")
-            function(0, 1, m.n, m.f, m.q, kv, m.files[file], *arguments[:n_arguments])
+            function(0, 1, m.n, m.f, m.q, m.kv, m.files[file], *arguments[:n_arguments])
 
     def pull(self, *views: NDArray[Any]) -> None:
         """Do nothing: programs compute in the memory itself."""

@@ -20,12 +20,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from gguf_hub.gguf.memory.layout import HEADER
+
 N_TOKENS, POSITION, N_OUTPUTS, N_PAIRS, N_OUTPUT_PAIRS, SLOT = range(6)
 """Indices of the header in ``n``: tokens in this call, cache position of the first one, how many of
-them want logits, (token, expert) pairs of all and of those, and whose state is carried on."""
+them want logits, (token, expert) pairs of all and of those, and the slot of the first one. Where
+there are several sequences, steps read ``SEQUENCES`` for positions and slots."""
 
-HEADER_SIZE = 3
-"""How many numbers ``set_row`` reads: tokens, position and slot."""
+N_SEQUENCES, SEQUENCES, SEQUENCE_SIZE = 8, HEADER, 5
+"""Index of the header: how many sequences the tokens of this call belong to. Where in ``n`` the
+table of them begins, and how many numbers there are for each: its first token, its number of
+tokens, the position of the first one, its slot, and the element of ``kv`` where the cache of that
+slot begins. Tokens 0 to 2 at position 40 of slot 1 and token 3 at position 7 of slot 0:
+(0, 3, 40, 1, size of a cache), (3, 1, 7, 0, 0)."""
 
 CHUNK_ROWS, CHUNK_OFFSET, CHUNK_BAD_ROW = 6, 7, 16
 """Indices in ``n`` for the quantiser: rows of the chunk, the byte of its file where it starts, and
@@ -42,8 +49,6 @@ softmax or the sigmoid of these; or chosen and weighted by the softmax or sigmoi
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     # the embeddings of the call's tokens, as floats
     "get_rows": ("w0", "row_bytes", "n_in", "ids", "y"),
-    # how many tokens, the position of the first, and their slot, for the steps that follow
-    "set_row": ("at",),
     # the rows that want logits, one after another
     "copy_rows": ("x", "width", "rows", "y", "count"),
     # parts of rows to other places: y[t, p] = x[t, p], each row and part a stride and a step apart

@@ -52,6 +52,7 @@ def _states(call: Call, state: int, stride: int, size: int) -> Extents:
     """Yield the states of all slots."""
     slots = call.bounds.n_slots
     require(slots == 1 or stride >= size, "states of {} lie {} apart", size, stride)
+    yield call.sequences()
     yield _parts(state, slots, stride, size)
 
 
