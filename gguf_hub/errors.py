@@ -248,6 +248,10 @@ class HubUnreachableError(HubError):
         self.retry_after_s = retry_after_s
 
 
+class OfflineModeError(HubUnreachableError):
+    """Offline mode forbids the request: another try makes no sense."""
+
+
 class LinkRefusedError(HubUnreachableError):
     """A file host refuses its signed link: it has expired, or too many connections use it."""
 

@@ -122,10 +122,10 @@ def shown(*, passed: tuple[str, ...] = (), **options: object) -> tuple[str, dict
 
 def test_children_get_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in SECRETS:
-        monkeypatch.setenv(name, "secret")
+        monkeypatch.setenv(name, "TOP-SECRET")
     monkeypatch.setenv("HTTPS_PROXY", "http://user:password@proxy")
     _, plain, _ = shown(variables={"NUMBA_OPT": "0"})
-    assert [name for name, value in plain.items() if "secret" in value] == []
+    assert [name for name, value in plain.items() if "TOP-SECRET" in value] == []
     assert "HTTPS_PROXY" not in plain
     assert (plain["NUMBA_OPT"], plain["HOME"]) == ("0", os.environ["HOME"])
     _, network, _ = shown(passed=NETWORK)
@@ -134,10 +134,10 @@ def test_children_get_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_programs_get_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in SECRETS:
-        monkeypatch.setenv(name, "secret")
+        monkeypatch.setenv(name, "TOP-SECRET")
     done = run_program([sys.executable, "-c", SHOW], timeout_s=60)
     assert PACKAGE in done.stdout
-    assert "secret" not in done.stdout
+    assert "TOP-SECRET" not in done.stdout
 
 
 def test_the_working_folder_is_not_the_users(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from gguf_hub.errors import HubUnreachableError
+from gguf_hub.errors import HubUnreachableError, OfflineModeError
 
 LONGEST_WAIT_S = 120.0
 """A server that asks for more is reported instead of waited for."""
@@ -43,7 +43,8 @@ class Backoff:
         """
         asked_s = error.retry_after_s or 0.0
         is_spent = self.n_failures > len(self.waits_s)
-        if (is_spent and is_hopeless) or asked_s > LONGEST_WAIT_S:
+        is_forbidden = isinstance(error, OfflineModeError)
+        if (is_spent and is_hopeless) or is_forbidden or asked_s > LONGEST_WAIT_S:
             raise error
         step = min(max(self.n_failures, 1), len(self.waits_s)) - 1
         longest_s = self.waits_s[step] if self.waits_s else 0.0

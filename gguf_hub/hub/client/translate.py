@@ -21,6 +21,7 @@ from gguf_hub.errors import (
     HubError,
     HubUnreachableError,
     LinkRefusedError,
+    OfflineModeError,
     RemoteFileNotFoundError,
     RepoNotFoundError,
     RevisionNotFoundError,
@@ -173,9 +174,9 @@ def _refusal(response: Any, context: RequestContext) -> GgufHubError:
     return _by_code(response, context) or _by_status(response, context)
 
 
-def offline(endpoint: str) -> HubUnreachableError:
+def offline(endpoint: str) -> OfflineModeError:
     """Return the error for a question that offline mode forbids."""
-    return HubUnreachableError(
+    return OfflineModeError(
         f"offline mode is on: no requests to `{endpoint}`",
         hint="drop --offline, unset HF_HUB_OFFLINE, or name a file that is on this machine",
     )

@@ -18,6 +18,7 @@ from gguf_hub.errors import (
     GgufHubError,
     HubError,
     HubUnreachableError,
+    OfflineModeError,
     RemoteFileNotFoundError,
     RepoNotFoundError,
     RevisionNotFoundError,
@@ -25,6 +26,7 @@ from gguf_hub.errors import (
 )
 from gguf_hub.hub.client import FileMetadata, HfHub, client
 from gguf_hub.hub.client.retry import Backoff
+from gguf_hub.hub.client.translate import offline
 from gguf_hub.paths import default_cache_dir
 from tests.hub_server import Fault, HubServer, git_sha1, sha256
 
@@ -174,6 +176,11 @@ def test_tries_are_apart_as_long_as_planned_and_as_long_as_asked(
         HfHub(retry_waits_s=(1.0, 2.0), note=notes.append).list_files(REPO)
     assert [a <= wait_s <= b for a, wait_s, b in zip(least, waits, most, strict=True)] == [True] * 2
     assert [note.endswith("trying again in 7 s") for note in notes] == [True] * (least[0] == 7) * 2
+
+
+def test_what_offline_mode_forbids_is_not_tried_again() -> None:
+    with pytest.raises(OfflineModeError):
+        Backoff((8.0,)).wait_s(offline("http://hub"), is_hopeless=False)
 
 
 def test_clients_that_failed_together_do_not_come_back_together() -> None:

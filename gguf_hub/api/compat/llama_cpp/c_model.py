@@ -106,7 +106,7 @@ def llama_model_n_head_kv(model: llama_model_p, /) -> int:
 
 def llama_model_n_swa(model: llama_model_p, /) -> int:
     """Return the width of the attention window; 0 for none."""
-    return int(find(ModelFile, model).metadata.get(f"{_arch(model)}.attention.sliding_window", 0))
+    return find(ModelFile, model).hparams.n_swa
 
 
 def llama_model_rope_freq_scale_train(model: llama_model_p, /) -> float:
