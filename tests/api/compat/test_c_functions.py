@@ -156,6 +156,13 @@ def test_models_say_what_they_are(llm: L.Llama) -> None:
     assert (llm.draft_model, llm.numa, llm._n_vocab) == (None, False, llm.n_vocab())
 
 
+def test_every_number_of_a_model_is_a_number(llm: L.Llama) -> None:
+    names = [name for name in dir(L) if name.startswith("llama_model_n_")]
+    assert len(names) == 7
+    assert all(getattr(L, name)(llm.model) >= 0 for name in names)
+    assert L.llama_model_n_swa(llm.model) == 0
+
+
 def test_a_handle_leads_nowhere_once_its_owner_is_gone(embedded: Path) -> None:
     llm = L.Llama(embedded, vocab_only=True, verbose=False)
     model, ctx = llm.model, llm.ctx

@@ -16,6 +16,7 @@ from gguf_hub.api.compat.llama_cpp import constants as c
 from gguf_hub.api.compat.llama_cpp.handles import find, handle_of, number, release
 from gguf_hub.api.compat.llama_cpp.opened import ModelFile, Vocabulary
 from gguf_hub.api.llama.parts import LlamaValueError
+from gguf_hub.gguf.hparams import CacheHyperParameters
 from gguf_hub.gguf.vocabulary import TokenType
 
 llama_model_p = NewType("llama_model_p", int)
@@ -106,7 +107,7 @@ def llama_model_n_head_kv(model: llama_model_p, /) -> int:
 
 def llama_model_n_swa(model: llama_model_p, /) -> int:
     """Return the width of the attention window; 0 for none."""
-    return find(ModelFile, model).hparams.n_swa
+    return find(ModelFile, model).hparams.get(CacheHyperParameters.n_swa)
 
 
 def llama_model_rope_freq_scale_train(model: llama_model_p, /) -> float:
