@@ -98,6 +98,27 @@ def write_atomically(path: Path, data: str | bytes) -> None:
         raise
 
 
+def write_new(path: Path, fill: Callable[[int], object]) -> None:
+    """Make a file that has its name only when it is whole.
+
+    Args:
+        path: A name that nothing has; its folder is there.
+        fill: Called with the descriptor of the file to fill.
+
+    Raises:
+        FileExistsError: Something has the name by now.
+        OSError: It cannot be written.
+    """
+    descriptor, part = create_beside(path, ".part")
+    try:
+        with os.fdopen(descriptor, "wb"):
+            fill(descriptor)
+        rename_new(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
 def rename_new(old: Path, new: Path) -> None:
     """Give a file a name that nothing has yet.
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from gguf_hub.errors import DownloadError, GgufError
-from gguf_hub.files import create_beside, rename_new, write_atomically
+from gguf_hub.files import write_atomically, write_new
+from gguf_hub.gguf.copying import write_all
 from gguf_hub.gguf.manifest import Manifest, manifest_of
 from gguf_hub.gguf.shards import Gguf, open_gguf
 from gguf_hub.hub.download.diskerrors import translate_disk_errors
@@ -129,19 +130,12 @@ def write_manifest(
     with open_gguf(path) as file:
         text = json.dumps(store.manifest(file, progress=progress).to_json(), indent=1)
     with translate_disk_errors(target):
-        descriptor, part = create_beside(target, ".part")
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as new:
-                new.write(f"{text}\n")
-            rename_new(part, target)
+            write_new(target, lambda new: write_all(new, f"{text}\n".encode()))
         except FileExistsError as exc:
-            part.unlink()
             raise DownloadError(
                 f"`{target}` exists already", path=target, hint="name another file, or remove it"
             ) from exc
-        except BaseException:
-            part.unlink()
-            raise
 
 
 def _is_needed(path: Path) -> bool:

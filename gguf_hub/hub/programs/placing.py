@@ -14,7 +14,7 @@ from enum import Enum
 from pathlib import Path
 
 from gguf_hub.errors import GgufHubError
-from gguf_hub.files import create_beside, rename_new
+from gguf_hub.files import write_new
 from gguf_hub.gguf.copying import FileRange, copy_range
 from gguf_hub.oserrors import reason_of, translate_os_errors
 from gguf_hub.progress import SILENT, Progress
@@ -74,7 +74,7 @@ def _reflink(source: Path, target: Path) -> None:
     import fcntl
 
     with source.open("rb") as file:
-        _fill_new(target, lambda part: fcntl.ioctl(part, _FICLONE, file.fileno()))
+        write_new(target, lambda part: fcntl.ioctl(part, _FICLONE, file.fileno()))
 
 
 def _clone_file(source: Path, target: Path) -> None:
@@ -103,19 +103,7 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
             for n in copy_range(FileRange(source, 0, size_bytes), part):
                 task.advance(n)
 
-    _fill_new(target, fill)
-
-
-def _fill_new(target: Path, fill: Callable[[int], object]) -> None:
-    """Make a file that has its name only when it is whole."""
-    descriptor, part = create_beside(target, ".part")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            fill(file.fileno())
-        rename_new(part, target)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    write_new(target, fill)
 
 
 _LINKS: dict[Kind, Callable[[Path, Path], None]] = {
