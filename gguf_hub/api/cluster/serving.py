@@ -13,13 +13,13 @@ import threading
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from gguf_hub.gguf.identity import header_id, tensors_id
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.hub.download.manifests import ManifestStore
 from gguf_hub.hub.download.slices import Origin
 from gguf_hub.hub.mirror import LOCAL_REPO_ID, Mirror, RepositoryIndex
 from gguf_hub.hub.store import Store, StoredFile
 from gguf_hub.progress import SILENT, Progress
-from gguf_hub.run.cluster.identity import header_id, tensors_id
 
 _BRANCH = "main"
 
@@ -86,7 +86,7 @@ def content_id(file: Gguf) -> str:
 
     Which bytes are right, says the manifest; this names the folder that they are kept in.
     """
-    text = header_id(file) + tensors_id(file, list(file.tensors))
+    text = header_id(file) + tensors_id(file, file.tensors)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -7,7 +7,6 @@ again, and is no error.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_hub.files import write_atomically
+from gguf_hub.gguf.identity import tensors_id
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.paths import cache_dir
@@ -24,7 +24,6 @@ from gguf_hub.run.quants.imatrix import ImportanceMatrix
 
 _FORMAT = 1
 """Raised when a measurement means something else."""
-_PEEK_BYTES = 1 << 12
 
 ByType = dict[str, dict[QuantType, float]]
 
@@ -47,7 +46,7 @@ class Kept:
     def of(cls, file: Gguf, imatrix: ImportanceMatrix | None, chunks: Chunks) -> Kept:
         """Return what is kept of a source; nothing where it was never measured."""
         matrices = [] if imatrix is None else [imatrix]
-        key = identity_of(file, chunks, matrices, [_FORMAT, _weights_digest(file)])
+        key = identity_of(file, chunks, matrices, [_FORMAT, tensors_id(file, file.tensors)])
         return cls(cache_dir() / "allocation" / f"{key[:32]}.json")
 
     def save(self) -> None:
@@ -55,15 +54,6 @@ class Kept:
         data = {"errors": _by_name(self.errors), "probes": _by_name(self.probes)}
         with suppress(OSError):
             write_atomically(self._path, json.dumps(data))
-
-
-def _weights_digest(file: Gguf) -> str:
-    """Return what tells a model from others of its shape: some bytes of each tensor."""
-    digest = hashlib.sha256()
-    for name, info in file.tensors.items():
-        raw, middle = file.tensor_bytes(name), info.size_bytes // 2
-        digest.update(raw[:_PEEK_BYTES].tobytes() + raw[middle : middle + _PEEK_BYTES].tobytes())
-    return digest.hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -10,12 +10,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gguf_hub.errors import ClusterError, GgufHubError
+from gguf_hub.gguf.identity import header_id, tensors_id
 from gguf_hub.gguf.manifest import Manifest
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.progress import Progress
 from gguf_hub.run.cluster import wire
 from gguf_hub.run.cluster.hosts import Assignment, Host, StageProcess
-from gguf_hub.run.cluster.identity import header_id, program_id, tensors_id
+from gguf_hub.run.cluster.identity import program_id
 from gguf_hub.run.cluster.pipeline import OPEN_S, Pipeline, RemoteStage, StageFailed
 from gguf_hub.run.cluster.stage import stage_tensors
 from gguf_hub.run.model.settings import ModelSettings

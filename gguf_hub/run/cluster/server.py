@@ -24,11 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.errors import ClusterError, GgufHubError
+from gguf_hub.gguf.identity import header_id, tensors_id
 from gguf_hub.gguf.overrides import overridden
 from gguf_hub.gguf.shards import Gguf, open_gguf, open_slice
 from gguf_hub.run.cluster import wire
 from gguf_hub.run.cluster.files import FetchCount, SharedFiles, StageFiles
-from gguf_hub.run.cluster.identity import header_id, program_id, require_same_program, tensors_id
+from gguf_hub.run.cluster.identity import program_id, require_same_program
 from gguf_hub.run.cluster.links import (
     Address,
     Link,
