@@ -27,10 +27,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.vs_llama_cpp import FLOATS, ROOT, WIDE, read_rate, verdict
+from benchmarks.vs_llama_cpp import FLOATS, ROOT, WIDE, WORK, read_rate, verdict
 
 PAGE = ROOT / "docs" / "speed.md"
-WORK = ROOT / "build" / "bench"
 PEER = "llama-cpp-python==0.3.36"
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 NAMES = {"pp": "prompt {}", "tg": "generate behind {}", "tg0": "generate",

@@ -14,22 +14,19 @@ import argparse
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.vs_llama_cpp import (
-    N_DECODE,
-    PAUSE_S,
     ROOT,
     TYPES,
+    WORK,
     Worker,
     bring_into_memory,
+    speed,
     write_files,
 )
-
-WORK = ROOT / "build" / "bench"
 
 
 def checkout(revision: str) -> Path:
@@ -49,15 +46,6 @@ def checkout(revision: str) -> Path:
             subprocess.run(["tar", "x", "-C", new], stdin=archive.stdout, check=True)
         new.rename(folder)
     return folder
-
-
-def speed(worker: Worker, cell: str) -> float:
-    """Return the tokens a second of a cell, such as ``pp256`` or ``tg0``."""
-    time.sleep(PAUSE_S)
-    n = int(cell[2:])
-    if cell.startswith("pp"):
-        return float(n / worker.ask("prompt", n=n))
-    return float(N_DECODE / worker.ask("decode", n=N_DECODE, n_depth=0, state=None))
 
 
 def compare(workers: tuple[Worker, Worker], cell: str, n_rounds: int) -> float:

@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+WORK = ROOT / "build" / "bench"  # of the programs that keep what they build
 sys.path.insert(0, str(ROOT))
 
 TYPES = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0")
@@ -171,6 +172,15 @@ def measure_type(
         worker.close()
 
 
+def speed(worker: Worker, cell: str, state: str | None = None) -> float:
+    """Tokens per second of a cell, such as ``pp256``; ``state`` fills llama.cpp's cache."""
+    time.sleep(PAUSE_S)
+    number = int(cell[2:])
+    if cell.startswith("pp"):
+        return float(number / worker.ask("prompt", n=number))
+    return float(N_DECODE / worker.ask("decode", n=N_DECODE, n_depth=number, state=state))
+
+
 def rounds(
     workers: dict[str, Worker],
     cell: str,
@@ -183,21 +193,14 @@ def rounds(
     What memory gives is measured in each round of generating, as it changes from minute to minute
     on a machine with neighbours.
     """
-    kind, number = cell[:2], int(cell[2:])
     samples: dict[str, list[float]] = {program: [] for program in PROGRAMS}
     rates = []
     for i in range(n + 1):
-        if i and kind == "tg":
+        if i and cell.startswith("tg"):
             rates.append(workers["ours"].ask("bandwidth", n_threads=n_threads))
         for j in range(len(PROGRAMS)):
             program = PROGRAMS[(i + j) % len(PROGRAMS)]
-            time.sleep(PAUSE_S)
-            if kind == "pp":
-                rate = number / workers[program].ask("prompt", n=number)
-            else:
-                rate = N_DECODE / workers[program].ask(
-                    "decode", n=N_DECODE, n_depth=number, state=state
-                )
+            rate = speed(workers[program], cell, state)
             if i:
                 samples[program].append(rate)
     return samples, rates

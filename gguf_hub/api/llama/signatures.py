@@ -7,8 +7,6 @@ some programs ask for what they may set.
 Source: llama_cpp/llama.py of llama-cpp-python 0.3.36.
 """
 
-# the functions below are signatures, nothing else
-
 from __future__ import annotations
 
 import functools
