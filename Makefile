@@ -13,7 +13,7 @@ types:
 
 test:
 	python -m tests.kernels
-	python -m pytest -q -n auto
+	python -m pytest -q -n auto --all
 
 # kernels as plain Python: the path that needs no compiler at all
 test-nojit:

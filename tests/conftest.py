@@ -20,6 +20,8 @@ from gguf_hub.run.gpu import adapters
 from tests.hub_server import HubServer
 from tests.reference import reference_data
 
+pytest_plugins = ["tests.selection"]  # which tests a run takes
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

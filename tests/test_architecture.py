@@ -237,6 +237,7 @@ def test_a_name_is_read_without_numpy() -> None:
     assert "numpy" not in loaded_by("import gguf_hub.hub.resolve, gguf_hub.hub.download.names")
 
 
+@pytest.mark.slow
 def test_a_model_of_one_machine_is_opened_without_clusters() -> None:
     statement = "import gguf_hub.run.opening, gguf_hub.api.llama, gguf_hub.api.server.opening"
     assert "gguf_hub.run.cluster.model" not in modules_loaded_by(statement)
@@ -261,6 +262,7 @@ def test_command_modules_are_light() -> None:
     assert loaded_by(statement) & HEAVY == set()
 
 
+@pytest.mark.slow
 def test_one_module_words_the_errors_of_the_system() -> None:
     users = {
         module

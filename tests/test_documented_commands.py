@@ -369,6 +369,7 @@ def reader(
         yield Reader(gguf_hub, stack, monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if documented(page)])
 def test_a_page_can_be_followed(page: str, reader: Reader, models: Path) -> None:
     for package, pattern in NEEDED.items():

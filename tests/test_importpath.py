@@ -93,6 +93,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_gguf_hub_uses_no_file_of_the_working_folder(tmp_path: Path, name: str) -> None:
     script = console_script(tmp_path)
@@ -101,6 +102,7 @@ def test_gguf_hub_uses_no_file_of_the_working_folder(tmp_path: Path, name: str) 
     run_in(hostile, script, *COMMANDS[name], PYTHONPATH=str(ROOT), PATH=path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_python_m_uses_no_file_of_the_working_folder_but_what_python_does(
     tmp_path: Path, name: str
@@ -109,6 +111,7 @@ def test_python_m_uses_no_file_of_the_working_folder_but_what_python_does(
     run_in(hostile, "-m", "gguf_hub", *COMMANDS[name], PYTHONPATH=str(ROOT))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", ["", ".", "../models"], ids=["empty", "dot", "relative"])
 def test_entries_of_pythonpath_that_depend_on_the_working_folder_are_not_used(
     tmp_path: Path, entry: str
@@ -119,6 +122,7 @@ def test_entries_of_pythonpath_that_depend_on_the_working_folder_are_not_used(
     run_in(hostile, script, *COMMANDS["pick"], PYTHONPATH=path)
 
 
+@pytest.mark.slow
 def test_children_that_compile_use_no_file_of_the_working_folder(
     tmp_path: Path, embedded: Path, kernels: None
 ) -> None:

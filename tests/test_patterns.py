@@ -78,6 +78,7 @@ def foreign_patterns(source: str) -> list[int]:
     ]
 
 
+@pytest.mark.slow
 def test_every_pattern_of_pythons_engine_is_written_down() -> None:
     found = {
         path.relative_to(PACKAGE).as_posix(): len(lines)
@@ -87,6 +88,7 @@ def test_every_pattern_of_pythons_engine_is_written_down() -> None:
     assert found == BUILT
 
 
+@pytest.mark.slow
 def test_no_module_hides_the_engine_behind_another_name() -> None:
     hidden = [
         path.name
@@ -136,6 +138,7 @@ HOSTILE: dict[str, tuple[Callable[[str], object], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTILE)
 def test_texts_from_outside_take_no_longer_than_they_are(name: str) -> None:
     function, text = HOSTILE[name]

@@ -58,6 +58,7 @@ def test_text_of_a_model_keeps_the_marks_of_scripts(text: str) -> None:
     assert shown.count("\u200f") == text.count("\u200f")
 
 
+@pytest.mark.slow
 @given(st.recursive(EVERY, lambda inner: st.lists(inner) | st.dictionaries(EVERY, inner)))
 def test_json_says_the_same_and_is_printable(data: object) -> None:
     document = json_printable(json.dumps(data, ensure_ascii=False, indent=1))

@@ -80,6 +80,7 @@ def listed() -> set[tuple[str, str]]:
     return {(file, name) for file, names in rows for name in re.findall(r"`([^`]+)`", names)}
 
 
+@pytest.mark.slow
 def test_every_call_that_removes_or_replaces_a_file_is_listed() -> None:
     assert sorted(found() - listed()) == [], f"add a row to {PAGE.name}, and how it is proved ours"
 

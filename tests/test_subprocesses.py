@@ -85,6 +85,7 @@ def test_every_way_to_start_a_process_is_recognised(source: str) -> None:
     assert starts_in(source)
 
 
+@pytest.mark.slow
 def test_processes_are_started_in_one_module() -> None:
     users = {
         path.relative_to(PACKAGE).as_posix()
@@ -206,6 +207,7 @@ def python_of(version: str) -> str:
     pytest.skip(f"Python {version} is not installed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [f"3.{minor}" for minor in range(10, 15)])
 def test_children_are_isolated_by_every_python(version: str, tmp_path: Path) -> None:
     """With the standard library alone, in a folder that the interpreter would import from."""

@@ -20,6 +20,7 @@ N_CTX = 64
 GREEDY = {"prompt": "the cat slept", "max_tokens": 8, "temperature": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_commands_take_it(name: str, tmp_path: Path, gguf_hub: Cli) -> None:
     def report(*args: object) -> str:
@@ -36,6 +37,7 @@ def test_commands_take_it(name: str, tmp_path: Path, gguf_hub: Cli) -> None:
     assert math.isfinite(facts["perplexity"]["value"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_every_surface_writes_the_same(
     name: str, tmp_path: Path, gguf_hub: Cli, kernels: None

@@ -75,6 +75,7 @@ def surfaces(gguf_hub: Any, tmp_path: Path) -> dict[str, Open]:
     return {**{name: command(name) for name in lines}, "Llama": llama, "server": server}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("surface", SURFACES)
 @pytest.mark.parametrize("is_larger", [True, False])
 def test_a_file_larger_than_memory_is_read_ahead(
@@ -93,6 +94,7 @@ def test_a_file_larger_than_memory_is_read_ahead(
     assert ("prefetch_experts" in kernels) == is_larger
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "perplexity", "bench"])
 def test_cache_types_and_no_mmap_are_followed(
     command: str,
@@ -130,6 +132,7 @@ def test_bench_reads_a_file_once_for_several_numbers_of_threads(
     assert (paths.count(path), len(models)) == (1, 2)
 
 
+@pytest.mark.slow
 def test_llama_follows_its_arguments_of_cache_and_memory(
     path: Path, models: list[Transformer], surfaces: dict[str, Open]
 ) -> None:
@@ -148,6 +151,7 @@ def two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpus, "cpu_quota", lambda root: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("surface", SURFACES)
 def test_no_more_threads_compute_than_can_run_at_once(
     surface: str,

@@ -62,6 +62,7 @@ def test_no_command_of_another_program_hides_one_of_ours() -> None:
     assert not set(ELSEWHERE) & set(COMMANDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 @given(letters=st.text(string.ascii_letters, min_size=2, max_size=4))
 def test_an_unknown_flag_of_several_letters_is_refused_whole(name: str, letters: str) -> None:

@@ -64,6 +64,7 @@ def bench(gguf_hub, model: Path, *args: object) -> dict:
     return json.loads(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "args",
     [("-p", 9, "-n", 3), ("-p", 0, "-n", 2), ("-p", 4, "-n", 0), ("-p", 4, "-n", 2, "-d", 7)],
@@ -75,6 +76,7 @@ def test_json_keeps_to_its_schema(model: Path, args: tuple[object, ...], gguf_hu
     assert (facts["tg_tok_per_s"] is None) == (facts["n_gen"] == 0)
 
 
+@pytest.mark.slow
 def test_each_number_of_threads_is_a_run(model: Path, gguf_hub) -> None:
     facts = bench(gguf_hub, model, "-t", "2,1", "-p", 4, "-n", 2)
     assert [run["n_threads"] for run in facts["runs"]] == [2, 1]

@@ -20,6 +20,7 @@ Cli = Callable[..., tuple[int, str, str]]
 WRITE = ("-p", "Once upon a time", "-n", 12, "--temp", 0, "-c", 64, "-t", 1)
 
 
+@pytest.mark.slow
 def test_run_and_llama_write_the_same_text_on_several_processes(
     embedded: Path, gguf_hub: Cli, kernels: None
 ) -> None:
@@ -34,6 +35,7 @@ def test_run_and_llama_write_the_same_text_on_several_processes(
     assert f"Once upon a time{text}\n" == expected
 
 
+@pytest.mark.slow
 def test_bench_says_how_many_nodes_compute(embedded: Path, gguf_hub: Cli, kernels: None) -> None:
     flags = ("-p", 8, "-n", 4, "-r", 1, "-t", 1, "--cluster", "local:2", "--json")
     code, out, err = gguf_hub("bench", embedded, *flags)

@@ -30,6 +30,7 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_quants_are_compared_with_the_first(models: list[Path], text: Path, gguf_hub) -> None:
     args = ("-f", text, "-c", 16, "-t", 1)
     report = json.loads(gguf_hub("compare", *models, *args, "--json")[1])
@@ -66,6 +67,7 @@ def test_logits_of_the_base_are_kept(
     assert "of another text" in err
 
 
+@pytest.mark.slow
 def test_a_plot_of_sizes(models: list[Path], text: Path, tmp_path: Path, gguf_hub) -> None:
     pytest.importorskip("matplotlib")
     plot = tmp_path / "c.png"

@@ -120,6 +120,7 @@ def hostile(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1:strict", "cp1252", "utf-8:strict"])
 def test_no_encoding_of_the_streams_makes_it_fail(encoding: str, hostile: Path) -> None:
     code = (

@@ -93,6 +93,7 @@ def test_silent_hub_is_a_problem(gguf_hub, nobody: None) -> None:
     assert "error: hub: " in err
 
 
+@pytest.mark.slow
 def test_a_server_that_is_no_hub_is_a_problem(
     gguf_hub, hub_server: HubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +130,7 @@ def test_a_token_that_is_not_sent_is_noted(
     assert [note for note in data["notes"] if "sent instead of the token" in note]
 
 
+@pytest.mark.slow
 def test_wanted_silence_is_none(gguf_hub, nobody: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     code, data = examined(gguf_hub)
@@ -136,6 +138,7 @@ def test_wanted_silence_is_none(gguf_hub, nobody: None, monkeypatch: pytest.Monk
     assert "offline (HF_HUB_OFFLINE)" in gguf_hub("doctor")[1]
 
 
+@pytest.mark.slow
 def test_token_is_told_and_never_shown(gguf_hub, hub: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_averysecretword")
     code, out, err = gguf_hub("doctor")
@@ -155,6 +158,7 @@ def new_client() -> Iterator[None]:
     close_session()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [
@@ -192,6 +196,7 @@ def test_what_the_environment_has_wrong_is_named(
     assert "secret" not in told
 
 
+@pytest.mark.slow
 def test_unsound_catalog_is_a_problem(gguf_hub, hub: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("[]")
@@ -202,6 +207,7 @@ def test_unsound_catalog_is_a_problem(gguf_hub, hub: str, tmp_path: Path) -> Non
     assert "invalid, see below" in gguf_hub("doctor", "--catalog", path)[1]
 
 
+@pytest.mark.slow
 def test_folder_that_cannot_be_written_is_a_problem(
     gguf_hub, hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +233,7 @@ def test_a_folder_that_even_root_cannot_write_is_a_problem(
     assert data["problems"] == ["the folder for models is not writable: /proc/nope/hub"]
 
 
+@pytest.mark.slow
 def test_instruction_set_that_this_cpu_lacks_is_a_problem(
     gguf_hub, hub: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,7 @@ def name_of(path: Path) -> str:
     return str(GgufFile.open(path).fields["general.name"].value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["syntactic", "of another length"])
 def test_an_edited_download_is_never_replaced_unasked(
     path: Path, place: list[str], gguf_hub: Run, name: str

@@ -58,6 +58,7 @@ def printed_by(line: list[str]) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [NAME, "README.md"])
 @pytest.mark.parametrize(("first", "then"), [(ours, theirs), (theirs, ours)])
 def test_the_other_program_fetches_nothing(
@@ -71,6 +72,7 @@ def test_the_other_program_fetches_nothing(
     assert Path(path).read_bytes() == (DATA if name == NAME else b"hi")
 
 
+@pytest.mark.slow
 def test_a_damaged_file_of_theirs_is_not_taken(server: HubServer, place: list[str]) -> None:
     path = Path(theirs(REPO, NAME, *place))
     path.write_bytes(DATA[:-1] + bytes([DATA[-1] ^ 1]))
@@ -78,6 +80,7 @@ def test_a_damaged_file_of_theirs_is_not_taken(server: HubServer, place: list[st
     assert server.body_requests()
 
 
+@pytest.mark.slow
 def test_their_cache_fills_a_folder_without_the_network(server: HubServer, tmp_path: Path) -> None:
     theirs(REPO, NAME, "--cache-dir", default_cache_dir())
     server.requests.clear()

@@ -181,6 +181,7 @@ def test_disk_usage_counts_bytes_once(server: HubServer, ok: Callable[..., str])
 # --- rm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argument", ["Q4_K_M", f"{REPO}:Q4_K_M", f"{REPO}/{NAME}", "path"])
 @pytest.mark.parametrize("where", ["cache", "folder"])
 def test_a_file_goes_with_all_that_is_there_for_its_sake(

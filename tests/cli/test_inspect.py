@@ -155,6 +155,7 @@ def test_a_model_that_is_nowhere(gguf_hub, tmp_path: Path) -> None:
     assert "missing argument" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "argument",
     ["org/mix:Q8_0", "org/mix/mix.Q8_0.gguf", "hf://org/mix/mix.Q8_0.gguf", "org/mix@main:q8_0"],

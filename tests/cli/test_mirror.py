@@ -54,6 +54,7 @@ def endpoint() -> Iterator[str]:
         yield first_line(process).removeprefix("HF_ENDPOINT=")
 
 
+@pytest.mark.slow
 def test_hf_download_fetches_from_it(endpoint: str, tmp_path: Path) -> None:
     program = Path(sys.executable).with_name("hf")
     env = os.environ | {"HF_ENDPOINT": endpoint}

@@ -105,6 +105,7 @@ def test_a_revision_that_the_cache_knows_is_found(
     assert (code, f"`{NAME}` of {REPO} at `v2`: not on this machine" in err) == (1, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "args"),
     [

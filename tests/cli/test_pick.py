@@ -560,6 +560,7 @@ FIGURES = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_repository_gives_the_figures_of_its_files(
     gguf_hub, repo: HubServer, folder: Path
 ) -> None:
@@ -627,6 +628,7 @@ def test_where_nothing_runs_here_the_program_is_named_that_runs_it(
     assert (code, "--for llama.cpp" in err) == (1, False)
 
 
+@pytest.mark.slow
 def test_headers_are_read_once_for_a_commit(gguf_hub, repo: HubServer) -> None:
     first = picked(gguf_hub, "org/m", "--ram", "1GB")[1]
     repo.requests.clear()
@@ -654,6 +656,7 @@ def test_a_commit_whose_headers_are_known_takes_no_request(
     assert len(hub_server.body_requests()) >= 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [{"status": 503}, {"drop_after": 9}, {"body": b"<html>"}])
 def test_a_header_that_does_not_come_leaves_the_others_to_pick_from(
     gguf_hub, hub_server: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch,
@@ -699,6 +702,7 @@ def test_a_header_longer_than_a_megabyte_takes_two_requests(
     assert sum(sent) <= 2_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argument", "quants"),
     [
@@ -714,6 +718,7 @@ def test_one_model_of_a_repository(
     assert [row["quant"] for row in data["files"]] == quants
 
 
+@pytest.mark.slow
 def test_commands_for_a_repository(gguf_hub, repo: HubServer, folder: Path) -> None:
     say = '-p "Once upon a time"'
     _, data = picked(gguf_hub, "org/m:Q4_K_M", "--ram", "1GB", "--ctx", 64)
@@ -736,6 +741,7 @@ def test_commands_for_a_repository(gguf_hub, repo: HubServer, folder: Path) -> N
     ]
 
 
+@pytest.mark.slow
 def test_commands_do_what_they_say(
     gguf_hub, repo: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -750,6 +756,7 @@ def test_commands_do_what_they_say(
     assert "-m m.Q8_0.merged.gguf" in data["commands"][-1]
 
 
+@pytest.mark.slow
 def test_models_of_a_repository_that_are_here_are_compared_without_the_hub(
     gguf_hub, repo: HubServer
 ) -> None:
@@ -764,6 +771,7 @@ def test_models_of_a_repository_that_are_here_are_compared_without_the_hub(
     assert (code, "offline mode is on" in err) == (1, True)
 
 
+@pytest.mark.slow
 def test_several_arguments_are_compared(gguf_hub, repo: HubServer, folder: Path) -> None:
     _, data = picked(gguf_hub, folder / "m.Q2_K.gguf", "org/m:Q6_K", "--ram", "1GB")
     assert [row["quant"] for row in data["files"]] == ["Q2_K", "Q6_K"]
@@ -812,6 +820,7 @@ def test_what_names_nothing(gguf_hub, repo: HubServer, argument: str, expected: 
 # ---- the picture -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pick.png", "pick.svg"])
 @pytest.mark.parametrize(
     "more", [(), ("--dark",), ("--vram", "24GB")], ids=["light", "dark", "gpu"]
@@ -844,6 +853,7 @@ def test_a_plot_replaces_no_other_picture(gguf_hub, tmp_path: Path, kind: str) -
     assert (precious.read_bytes(), path.read_bytes()) == (before, before)
 
 
+@pytest.mark.slow
 def test_a_plot_does_not_depend_on_files_of_the_working_folder(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
     line = [sys.executable, "-m", "gguf_hub", "pick", "--ram", "24GB", "--no-probe"]
@@ -859,6 +869,7 @@ def test_a_plot_does_not_depend_on_files_of_the_working_folder(tmp_path: Path) -
     assert plain.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ram_gb", [12, 24, 32, 40, 64, 300])
 def test_labels_of_a_plot_do_not_overlap(ram_gb: int) -> None:
     pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")

@@ -113,6 +113,7 @@ def test_events_end_with_their_command(told: Callable[..., Any], gguf_hub: Run) 
     assert gguf_hub("download", "nothing")[2].startswith("error: ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--progress", "none"], ["--no-progress"]])
 def test_pipes_get_no_bars(server: HubServer, options: list[str]) -> None:
     done = subprocess.run(line(*options), capture_output=True, text=True, check=True)
@@ -120,6 +121,7 @@ def test_pipes_get_no_bars(server: HubServer, options: list[str]) -> None:
     assert "%" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="no terminals here")
 @pytest.mark.parametrize("option", ["auto", "none"])
 def test_a_terminal_gets_a_line_for_each_file_and_the_total(server: HubServer, option: str) -> None:

@@ -57,6 +57,7 @@ def test_pure_and_the_outputs_type(source: Path, gguf_hub) -> None:
     assert kinds["output.weight"] == "F16"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -214,6 +215,7 @@ def test_a_file_is_made_to_measure(
     assert "the smallest file of it has" in err
 
 
+@pytest.mark.slow
 def test_a_file_that_is_made_to_fit_is_one_that_pick_takes(
     tmp_path: Path, text: Path, gguf_hub
 ) -> None:
@@ -249,6 +251,7 @@ def test_a_file_that_is_made_to_fit_is_one_that_pick_takes(
     assert "cannot be made to fit: the smallest file of it has" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

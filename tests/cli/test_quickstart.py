@@ -63,6 +63,7 @@ def test_every_step_is_shown_with_its_command_and_time(quickstart: Run, tmp_path
     assert list((tmp_path / "tmp").iterdir()) == []  # nothing is left behind
 
 
+@pytest.mark.slow
 def test_a_file_of_somebodys_is_not_replaced(quickstart: Run, tmp_path: Path) -> None:
     mine = tmp_path / "kept" / f"tiny.{QUANTS[0]}.gguf"
     mine.parent.mkdir()

@@ -218,6 +218,7 @@ def test_a_full_context_ends_the_text_and_says_so(gguf_hub: Cli, stories: Path) 
     assert "stopped" not in gguf_hub("run", stories, "-p", "", "-c", 16, "-n", 4)[2]
 
 
+@pytest.mark.slow
 def test_a_draft_model_changes_no_greedy_text(gguf_hub: Cli, stories: Path) -> None:
     shared = ("run", stories, "-p", "Once upon a time", "--temp", 0, "-c", 128, "-n", 60)
     draft = ("-md", stories.with_name("stories260K.q4_0.gguf"), "--draft", 4, "--draft-min", 4)
@@ -281,6 +282,7 @@ def test_a_prompt_longer_than_a_shifting_context_is_refused_too(
     assert "more than the context of 16" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [("--no-mmap",), ("--mlock",), ("--mlock-dense",), ("-ctk", "q8_0", "-ctv", "Q8_0"),

@@ -141,6 +141,7 @@ def new_client() -> Iterator[None]:
     close_session()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", TROUBLES)
 @pytest.mark.parametrize("by", ["token", "password"])
 def test_no_command_tells_or_keeps_a_secret(
@@ -219,6 +220,7 @@ def test_a_repair_leaves_no_secret(server: HubServer, gguf_hub: Run, tmp_path: P
     assert found_in_files(tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", ["HF_DEBUG=1", "HF_HUB_VERBOSITY=debug"])
 def test_a_talkative_huggingface_hub_tells_no_secret(
     server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str

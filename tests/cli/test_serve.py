@@ -72,6 +72,7 @@ def test_a_wrong_key_of_the_environment_is_said(
     assert "one key" not in err
 
 
+@pytest.mark.slow
 def test_a_server_of_this_machine_is_closed_to_others_pages_and_stops_whoever_hangs(
     embedded: Path,
 ) -> None:
@@ -118,6 +119,7 @@ SETTINGS = ["-ctk", "q8_0", "-ctv", "q8_0", "--no-mmap", "--mlock-dense", "-n", 
             "--temp", "1.5", "--top-k", "9", "-fa", "on"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_server_answers_with_the_settings_of_its_flags_until_ctrl_c(
     data: Path, gguf_hub: Cli
 ) -> None:

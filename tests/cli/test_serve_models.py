@@ -66,6 +66,7 @@ def program(data: Path, tmp_path: Path) -> Iterator[Program]:
         found.process.communicate()
 
 
+@pytest.mark.slow
 def test_several_models_answer_one_at_a_time_as_each_alone(program: Program, data: Path) -> None:
     from gguf_hub import Llama
 
@@ -123,6 +124,7 @@ def test_several_models_answer_one_at_a_time_as_each_alone(program: Program, dat
     assert not child.is_running()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kills by signal")
 def test_no_process_outlives_a_server_that_is_killed(program: Program) -> None:
     program.text(MODELS[0], n_predict=1)

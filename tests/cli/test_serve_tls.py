@@ -39,6 +39,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return cert, key
 
 
+@pytest.mark.slow
 def test_a_server_speaks_https_with_a_certificate(embedded: Path, tls: tuple[Path, Path]) -> None:
     import httpx
 

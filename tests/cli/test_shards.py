@@ -141,6 +141,7 @@ def test_perplexity_is_that_of_the_whole_file(
     assert json.loads(out)["perplexity"] == expected["perplexity"]
 
 
+@pytest.mark.slow
 def test_serve_answers_as_with_the_whole_file(model: str, whole: Path, kernels: None) -> None:
     for package in ("fastapi", "uvicorn", "httpx"):
         pytest.importorskip(package, reason=f"{package} is not installed")
@@ -156,6 +157,7 @@ def test_serve_answers_as_with_the_whole_file(model: str, whole: Path, kernels: 
     assert choices[0] == choices[1]
 
 
+@pytest.mark.slow
 def test_bench_and_warmup_take_the_set(gguf_hub: Cli, model: str, whole: Path) -> None:
     assert gguf_hub("warmup", model, "--json")[0] == 0
     code, out, err = gguf_hub("bench", model, "-p", 4, "-n", 2, "-r", 1, "--json")

@@ -78,6 +78,7 @@ def test_the_tables_of_a_first_look_fit(
 ENCODINGS = ["ascii", "latin-1", "cp437", "koi8-r", "shift_jis"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_no_command_fails_for_want_of_a_character(
     encoding: str, embedded: Path, monkeypatch: pytest.MonkeyPatch
@@ -92,6 +93,7 @@ def test_no_command_fails_for_want_of_a_character(
         assert run(line) == (1 if line[0] == "run" and len(line[1]) == 2 else 0), line
 
 
+@pytest.mark.slow
 def test_symbols_become_letters(embedded: Path) -> None:
     line = [
         sys.executable,

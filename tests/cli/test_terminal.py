@@ -43,6 +43,7 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], ["-sys", "Be brief."]], ids=["plain", "-sys"])
 def test_a_model_with_a_chat_template_opens_a_conversation(
     embedded: Path, kernels: None, flags: list[str]
@@ -58,6 +59,7 @@ def test_a_model_with_a_chat_template_opens_a_conversation(
     assert terminal.close() == 0
 
 
+@pytest.mark.slow
 def test_flags_keep_a_text_on_a_terminal(embedded: Path, data: Path, kernels: None) -> None:
     for line in ([embedded, "-p", "Once"], [embedded, "-no-cnv"], [embedded, "Once"]):
         terminal = Terminal("run", *line, "-n", 4)
@@ -68,6 +70,7 @@ def test_flags_keep_a_text_on_a_terminal(embedded: Path, data: Path, kernels: No
     assert terminal.close() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo terminals here")
 def test_ctrl_c_ends_the_answer_and_ctrl_d_the_session(data: Path, kernels: None) -> None:
     model = data / "models" / "stories260K.f32.gguf"

@@ -23,6 +23,7 @@ def model(tmp_path: Path) -> Path:
     return write_mixtral(tmp_path / "model.gguf", TINY, recipe="Q8_0")
 
 
+@pytest.mark.slow
 def test_a_model_finds_all_its_kernels_compiled(model: Path, gguf_hub) -> None:
     code, out, _ = gguf_hub("warmup", model, "--json")
     facts = json.loads(out)

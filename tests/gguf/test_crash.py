@@ -21,11 +21,13 @@ def points(action: str, *args: object) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 def test_an_upgrade_killed_anywhere_harms_nothing(tmp_path: Path) -> None:
     path = write_mixtral(tmp_path / "in.gguf", TINY)
     assert points("upgrade", path, tmp_path / "out.gguf") >= 50
 
 
+@pytest.mark.slow
 def test_an_edit_killed_anywhere_can_be_finished(tmp_path: Path) -> None:
     path = write_mixtral(tmp_path / "in.gguf", TINY)
     assert points("edit", path, tmp_path / "out.gguf") >= 10

@@ -237,6 +237,7 @@ WRITER = "run/convert/"
 WORDS = {"pooling_type"}  # arguments of llama-cpp-python, too
 
 
+@pytest.mark.slow
 def test_no_other_file_spells_a_key() -> None:
     cache_keys = (k.name for k in vars(CacheHyperParameters).values() if isinstance(k, WholeNumber))
     names = {*HPARAMS, *cache_keys}

@@ -76,6 +76,7 @@ def tensors(draw: st.DrawFn) -> tuple[TensorSpec, bytes]:
     return TensorSpec(name, shape, type), data
 
 
+@pytest.mark.slow
 @quick
 @given(
     st.dictionaries(keys, fields(), max_size=8),
@@ -163,6 +164,7 @@ def mutilate(raw: bytes, changes) -> bytes:
     return bytes(data)
 
 
+@pytest.mark.slow
 @settings(quick, max_examples=400)
 @given(st.integers(0, 3), mutations)
 def test_damage_is_reported_and_never_raised(tmp_path: Path, seeds, which, changes) -> None:

@@ -32,6 +32,7 @@ def cut(folder: Path, data: bytes, at: list[int]) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_a_file_cut_anywhere_is_joined_to_itself(
     whole: bytes, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

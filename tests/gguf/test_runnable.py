@@ -312,6 +312,7 @@ CHANGES: dict[str, Any] = {
 }
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_a_change_is_named_or_runs(tmp_path_factory: Any, data: st.DataObject) -> None:

@@ -43,6 +43,7 @@ def test_the_file_with_nothing_wrong_is_sound(tmp_path: Path) -> None:
         assert len(GgufFile.open(path).tensors) > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", range(4))
 def test_sixty_files_through_the_commands(
     part: int, gguf_hub: Callable[..., tuple[int, str, str]], tmp_path: Path, kernels: None
@@ -90,6 +91,7 @@ def test_what_a_campaign_looks_for_is_seen(problem: str) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="children are forked and watched by pidfd")
 def test_a_small_campaign(tmp_path: Path) -> None:
     found = subprocess.run(

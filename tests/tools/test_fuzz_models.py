@@ -17,6 +17,7 @@ def python(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=280)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "first"), [(1, 100), (2, 160)])
 def test_models_with_faults_are_refused_or_run(seed: int, first: int, tmp_path: Path) -> None:
     done = python(
@@ -54,6 +55,7 @@ for work in (lambda: None, wrong, unsafe, read_behind, burn, fill, lambda: 1 / 0
 """
 
 
+@pytest.mark.slow
 def test_every_kind_of_failure_is_seen() -> None:
     done = python("-c", KINDS)
     assert done.stdout.splitlines() == [

@@ -76,6 +76,7 @@ def traced(reference: Reference, tokenizer) -> list[tuple[list[int], Traced]]:
     return [(ids, reference.forward(ids)) for ids in texts]
 
 
+@pytest.mark.slow
 def test_held_out_stories_are_well_predicted(traced: list[tuple[list[int], Traced]]) -> None:
     losses: list[float] = []
     for ids, trace in traced:
@@ -118,6 +119,7 @@ def test_it_knows_names_pronouns_and_languages(
     assert tokenizer.decode(greedy(reference, ids, len(more))).endswith(continues)
 
 
+@pytest.mark.slow
 def test_a_question_in_its_chat_template_reads_as_in_training(
     reference: Reference, tokenizer
 ) -> None:

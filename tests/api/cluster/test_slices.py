@@ -150,6 +150,7 @@ def slices_in(folder: Path) -> list[Path]:
     return sorted(folder.rglob(f"*{SLICE_SUFFIX}"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_nodes", [2, 3, 4])
 def test_each_node_gets_its_share_and_the_logits_are_those_of_the_file(
     mixture: Path, lacking: Callable[[int], LackingHost], builder: KernelBuilder, n_nodes: int

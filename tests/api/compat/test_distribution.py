@@ -84,6 +84,7 @@ def test_its_version_is_ours_and_it_asks_for_nothing_else() -> None:
     assert f'dependencies = ["gguf-hub>={__version__}"]' in text
 
 
+@pytest.mark.slow
 def test_another_process_generates(
     wheel: Path, install: Callable[..., Path], embedded: Path, kernels: None
 ) -> None:

@@ -155,6 +155,7 @@ output_chat = llm.create_chat_completion(
 """  # noqa: E501
 
 
+@pytest.mark.slow
 def test_the_model_cards_program_runs_as_printed(installed: ModuleType, embedded: Path) -> None:
     seen: dict[str, object] = {}
     exec(CARD.format(path=embedded, prompt="{prompt}"), seen)

@@ -46,6 +46,7 @@ def test_another_process_goes_on_from_a_state(llm: Llama, tmp_path: Path) -> Non
     assert n_loaded >= len(llm.tokenize(PROMPT.encode()))
 
 
+@pytest.mark.slow
 def test_a_state_of_another_model_is_not_used(llm: Llama, embedded: Path, tmp_path: Path) -> None:
     answer(llm, LlamaDiskCache(tmp_path))
     with Llama(embedded, n_ctx=128, type_k=8, type_v=8, verbose=False) as other:

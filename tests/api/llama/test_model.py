@@ -359,6 +359,7 @@ def test_the_cache_may_be_of_eight_bits(opened: Any) -> None:
     assert small.save_state().llama_state_size < wide.save_state().llama_state_size
 
 
+@pytest.mark.slow
 def test_the_cache_may_be_of_float32_and_its_state_is_for_such_caches_alone(opened: Any) -> None:
     model = opened(type_k=0, type_v=0)
     usual = opened(type_k=None, type_v=1)

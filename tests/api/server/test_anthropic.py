@@ -271,6 +271,7 @@ def client(server: Running) -> Any:
         yield found
 
 
+@pytest.mark.slow
 def test_anthropics_client_asks_streams_and_counts(client: Any) -> None:
     body = {**ASKED, "extra_body": {"temperature": 0}}
     message = client.messages.create(**body)

@@ -133,6 +133,7 @@ def test_a_body_as_it_should_be_is_answered(server: Running, path: str) -> None:
     assert reply.status_code == 200, reply.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", BODIES)
 def test_no_body_is_more_than_a_client_can_put_right(server: Running, path: str) -> None:
     headers = {"content-type": "application/json"}

@@ -31,6 +31,7 @@ def ask(server: Running, **body: Any) -> Any:
     return server.http.post("/completion", json={"prompt": "Hello", "n_predict": 4, **body})
 
 
+@pytest.mark.slow
 def test_others_are_served_while_large_grammars_are_made(tiny: Running) -> None:
     with ThreadPoolExecutor(3) as pool:
         large: list[Future[Any]] = [

@@ -211,6 +211,7 @@ def test_pages_of_other_origins_are_let_in_only_when_named(
 # -- who waits and who goes ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_many_at_once_get_what_one_alone_gets(server: Running) -> None:
     body = {"temperature": 0, "max_tokens": 20}
     prompts = ["Once", "Tom", "Lily", "The", "A dog", "Once upon a time"]

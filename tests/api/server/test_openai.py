@@ -123,6 +123,7 @@ def client(server: Running) -> Any:
         yield found
 
 
+@pytest.mark.slow
 def test_openais_client_completes_and_streams(client: Any, llm: Llama) -> None:
     expected = llm("Once upon", **GREEDY)["choices"][0]["text"]
     body: dict[str, Any] = {"model": "stories", "prompt": "Once upon", **GREEDY}

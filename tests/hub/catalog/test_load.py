@@ -307,6 +307,7 @@ def test_all_problems_are_told_at_once() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "expected"),
     {

@@ -74,6 +74,7 @@ WAYS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_a_mirror_is_used_as_it_is(
     upstream: HubServer, gguf_hub: Run, tmp_path: Path, data: bytes,
@@ -99,6 +100,7 @@ def test_a_mirror_that_sends_elsewhere_has_the_token_alone(
     assert upstream.body_requests()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", ["{}", " {}// ", "{}/"], ids=["bare", "spaces", "slash"])
 def test_a_hub_may_lie_under_a_folder(
     gguf_hub: Run, tmp_path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch, written: str

@@ -142,6 +142,7 @@ def test_a_token_is_fit_for_a_header_or_refused_unseen(text: str) -> None:
     assert token in text
 
 
+@pytest.mark.slow
 def test_the_command_line_refuses_a_token_unseen(
     server: HubServer, gguf_hub: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

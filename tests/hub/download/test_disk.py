@@ -118,6 +118,7 @@ def test_a_second_process_waits_and_tells_for_whom(
         assert waiting.result().path.read_bytes() == BIG
 
 
+@pytest.mark.slow
 def test_of_two_commands_for_the_same_file_one_does_it(server: HubServer, tmp_path: Path) -> None:
     server.faults.append(Fault("GET", "*/resolve/*", bytes_per_s=4e5))
     line = [sys.executable, "-m", "gguf_hub", "download", REPO, NAME, "--local-dir", str(tmp_path)]

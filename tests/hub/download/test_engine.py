@@ -155,6 +155,7 @@ def test_what_another_client_left_is_taken_up(
     assert not left.exists()
 
 
+@pytest.mark.slow
 def test_a_killed_process_loses_nothing_that_was_finished(
     server: HubServer, tmp_path: Path
 ) -> None:

@@ -64,6 +64,7 @@ PASSING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirect", [False, True], ids=["direct", "redirected"])
 @pytest.mark.parametrize("name", PASSING)
 def test_passing_faults_end_in_the_right_bytes(

@@ -97,6 +97,7 @@ def test_more_memory_never_gives_a_worse_file_by_quality(small: int, more: int) 
         assert after.facts.perplexity <= before.facts.perplexity
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # a busy machine is no failure
 @given(order=st.permutations(FILES), policy=st.sampled_from(POLICIES))
 def test_order_of_the_files_does_not_matter(order: list[FileFacts], policy: str) -> None:

@@ -46,6 +46,7 @@ def test_architectures_take_what_is_counted(tmp_path: Path, name: str, kv_type: 
     assert 0.85 < need.scratch_bytes / scratch_bytes < 1.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv_type", ["f32", "f16", "q8_0"])
 @pytest.mark.parametrize(
     ("shape", "recipe"),

@@ -42,6 +42,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_mixtral(tmp_path_factory.mktemp("m") / "m.gguf", SMALL, recipe="Q4_0", sparse=True)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_no_byte_and_no_weight_is_lost(original: Path, data: st.DataObject) -> None:

@@ -244,6 +244,7 @@ def allocator(source: Path) -> Allocator:
     return opened.measured(Text(CHUNKS, 1), n_threads=1)
 
 
+@pytest.mark.slow
 def test_files_have_the_size_that_was_allocated(allocator: Allocator, tmp_path: Path) -> None:
     sizes = np.linspace(allocator.smallest_bytes, allocator.largest_bytes, 7).astype(int)
     losses = []
@@ -264,6 +265,7 @@ def test_files_have_the_size_that_was_allocated(allocator: Allocator, tmp_path: 
         allocator.allocate(allocator.smallest_bytes - 1)
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_kept(allocator: Allocator, source: Path) -> None:
     with GgufFile.open(source) as file:
         kept = Kept.of(file, allocator.imatrix, CHUNKS)

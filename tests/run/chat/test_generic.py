@@ -65,6 +65,7 @@ def formats(data: Path) -> dict[str, ChatFormat]:
     return {**templates, **FORMATS, "mute": TemplateFormat(MUTE), "strict": TemplateFormat(STRICT)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONVERSATIONS)
 def test_no_message_vanishes_from_any_prompt(data: Path, name: str) -> None:
     for format_name, chat_format in formats(data).items():

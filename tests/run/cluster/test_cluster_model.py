@@ -38,6 +38,7 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_mixtral(tmp_path_factory.mktemp("m") / "m.gguf", SHAPE, recipe="Q4_K_M", seed=7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_nodes", [1, 2, 3, 4])
 def test_logits_are_those_of_one_process(mixture: Path, builder: KernelBuilder, n_nodes: int):
     host = thread_host(n_nodes, builder)
@@ -83,6 +84,7 @@ def test_a_saved_cache_is_gone_on_with(mixture: Path, builder: KernelBuilder) ->
             several.load_cache(saved[:-2], 80)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_architecture_is_shared_out_or_refused(
     name: str, tmp_path: Path, builder: KernelBuilder
@@ -117,6 +119,7 @@ def test_every_architecture_is_shared_out_or_refused(
             np.testing.assert_array_equal(several.decode(rows), one.decode(rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "error"),
     [

@@ -57,6 +57,7 @@ def pid_of(host: RecordingHost, node: str) -> int:
     return process.child.pid
 
 
+@pytest.mark.slow
 def test_a_killed_stage_is_placed_anew_and_the_text_goes_on(
     embedded: Path, child_host: RecordingHost
 ) -> None:
@@ -73,6 +74,7 @@ def test_a_killed_stage_is_placed_anew_and_the_text_goes_on(
     assert any("on `c`" in line for line in notes.lines)
 
 
+@pytest.mark.slow
 def test_a_hung_stage_is_noticed_and_replaced(embedded: Path, child_host: RecordingHost) -> None:
     with opened(embedded, child_host, **SETTINGS) as (one, several):
         expected = write(one, embedded)
@@ -91,6 +93,7 @@ def test_a_hung_stage_is_noticed_and_replaced(embedded: Path, child_host: Record
     assert SILENCE_S < 5
 
 
+@pytest.mark.slow
 def test_a_stage_that_dies_between_two_texts_is_placed_anew(
     embedded: Path, child_host: RecordingHost
 ) -> None:
@@ -106,6 +109,7 @@ def test_a_stage_that_dies_between_two_texts_is_placed_anew(
         np.testing.assert_array_equal(several.forward([7], 3), one.forward([7], 3))
 
 
+@pytest.mark.slow
 def test_one_error_says_that_nothing_holds_the_layers(
     embedded: Path, child_host: RecordingHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +127,7 @@ def test_one_error_says_that_nothing_holds_the_layers(
         np.testing.assert_equal(several.forward([1], 0).shape[0], 1)
 
 
+@pytest.mark.slow
 def test_a_node_that_joins_while_one_is_awaited_is_used(
     embedded: Path, child_host: RecordingHost
 ) -> None:
@@ -139,6 +144,7 @@ def test_a_node_that_joins_while_one_is_awaited_is_used(
     assert "late" in child_host.processes
 
 
+@pytest.mark.slow
 def test_stages_end_with_their_driver(embedded: Path, child_host: RecordingHost) -> None:
     with opened(embedded, child_host, **SETTINGS) as (_, several):
         child = child_host.processes["a"].child  # type: ignore[attr-defined]

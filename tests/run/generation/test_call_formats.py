@@ -163,6 +163,7 @@ CHANNELS = st.sampled_from(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.lists(ATOMS, max_size=12).map("".join), st.lists(CHANNELS, max_size=12).map("".join))
 def test_how_any_answer_is_cut_makes_no_difference(text: str, channels: str) -> None:

@@ -121,6 +121,7 @@ def drafting(p_min: float = 0.0, n: int = 2) -> Engine:
     return Engine(Bigrams(table), drafter=drafter)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_texts_are_distributed_as_those_of_the_model_alone(name: str) -> None:
     config, constraint = CONFIGS[name]
@@ -135,6 +136,7 @@ def test_texts_are_distributed_as_those_of_the_model_alone(name: str) -> None:
     assert chi_square(alone, other) > 6
 
 
+@pytest.mark.slow
 def test_where_a_draft_ends_does_not_change_the_distribution() -> None:
     drafter = drafting(p_min=0.4).drafter
     assert isinstance(drafter, ModelDrafter)
@@ -147,6 +149,7 @@ def test_where_a_draft_ends_does_not_change_the_distribution() -> None:
     assert abs(chi_square(alone, drafted)) < 3.5
 
 
+@pytest.mark.slow
 def test_more_is_accepted_than_of_the_likeliest_tokens() -> None:
     """As many as by any rule: the sum of min(p, q), not the share of q's likeliest token."""
     n, p, q = 4000, *(np.exp(t) / np.exp(t).sum(-1, keepdims=True) for t in tables())

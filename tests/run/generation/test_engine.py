@@ -104,6 +104,7 @@ def test_the_same_prompt_again_computes_only_its_last_token(engine: Engine) -> N
     assert engine.model.calls == [([3], 2)]  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_texts_may_take_turns(engine: Engine) -> None:
     first, second = text_after([1, 2, 3], 16), text_after([1, 9], 16)
     for _ in range(3):

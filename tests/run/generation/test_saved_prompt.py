@@ -51,6 +51,7 @@ def saved(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)  # each is brought to the disk
 @given(st.lists(st.integers(0, 99), max_size=8))
 def test_what_is_written_is_read(

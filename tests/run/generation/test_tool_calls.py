@@ -141,6 +141,7 @@ ATOMS = st.sampled_from(
 TEXTS = st.lists(ATOMS, max_size=14).map("".join)
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(TEXTS, st.integers(1, 3))
 @example(f"I will call: {W}", 1)

@@ -81,6 +81,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("t", "position"), [(1, 0), (1, 37), (2, 31), (5, 2), (33, 61), (33, 247)])
 @pytest.mark.parametrize("types", TYPES)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=list(SHAPES))
@@ -124,6 +125,7 @@ VARIANTS = {
 CALLS = ((1, 0), (1, 301), (2, 127), (5, 250), (SPLIT_TOKENS, 3), (33, 0), (33, 261))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("t", "position"), CALLS)
 @pytest.mark.parametrize(
     ("shape", "types"),
@@ -181,6 +183,7 @@ def forget(shape: Shape, types: str, twin: Twin, end: int) -> None:
             keys[:, place // cache.LANES, :, place % cache.LANES] = nan
 
 
+@pytest.mark.slow
 def test_parts_of_a_long_context(device: Any, builder: KernelBuilder) -> None:
     """More spans than parts: some parts are of several."""
     shape = Shape(2, 1, 8, 8, 20480, 8)

@@ -207,6 +207,7 @@ class Small:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.7, 0.95, 1.0])
 def test_as_many_layers_as_have_room(
     share: float, file: GgufFile, device: Any, builder: KernelBuilder,
@@ -323,6 +324,7 @@ def on_gpu(
         yield model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["submit", "record", "_wait"])
 def test_ctrl_c_spoils_no_later_token(
     name: str, on_gpu: Transformer, device: Any, monkeypatch: pytest.MonkeyPatch

@@ -83,6 +83,7 @@ def assert_alike(found: np.ndarray, expected: np.ndarray) -> None:
     assert (found.argmax(-1) == expected.argmax(-1))[is_clear].all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_kind_of_layer(name: str, open_model: Any, tmp_path: Path) -> None:
     path = write_arch_model(tmp_path / "model.gguf", name)
@@ -93,6 +94,7 @@ def test_every_kind_of_layer(name: str, open_model: Any, tmp_path: Path) -> None
     np.testing.assert_allclose(found[-1], expected[-1], atol=1e-2 * np.abs(expected[-1]).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "cache"),
     [(recipe, cache) for recipe in ("Q2_K", "Q4_K_M", "Q5_0", "MXFP4") for cache in ("F16", "Q8_0")]
@@ -118,6 +120,7 @@ def in_parts(model: Transformer) -> np.ndarray:
     return np.concatenate(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_cpu_moe", [0, 1, 99])
 @pytest.mark.parametrize("n_layers", [1, 2, 3, 4])
 def test_every_split_of_layers(
@@ -131,6 +134,7 @@ def test_every_split_of_layers(
     assert_alike(found, expected)
 
 
+@pytest.mark.slow
 def test_a_long_prompt_is_its_tokens_one_by_one(open_model: Any, embedded: Path) -> None:
     tokens, model = [1 + i * 7 % 300 for i in range(60)], open_model(embedded, n_batch=32)
     at_once = model.forward(tokens, 0)
@@ -141,6 +145,7 @@ def test_a_long_prompt_is_its_tokens_one_by_one(open_model: Any, embedded: Path)
 # -- what the model card has people type -----------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_cards_command(
     gguf_hub: Callable[..., tuple[int, str, str]], embedded: Path, device: Any,
     monkeypatch: pytest.MonkeyPatch,
@@ -153,6 +158,7 @@ def test_the_cards_command(
     assert text == gguf_hub("run", str(embedded), "-ngl", "0", *options)[1]
 
 
+@pytest.mark.slow
 def test_the_cards_program(embedded: Path, device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from gguf_hub.api.llama import Llama
 

@@ -190,6 +190,7 @@ def test_the_real_child_refuses_a_gpu_that_has_changed(
         probe_bandwidth(CARD)
 
 
+@pytest.mark.slow
 def test_the_real_child_measures(adapter: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from gguf_hub.run.gpu.adapters import find_gpus
 

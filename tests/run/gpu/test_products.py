@@ -83,6 +83,7 @@ def test_matmul_equals_the_oracle(device: Any, type_: QuantType, n_in: int, n_to
     assert_near(type_, product(device, type_, weights, x), weights, x)
 
 
+@pytest.mark.slow
 @each_type
 def test_a_sum_does_not_depend_on_its_company(device: Any, type_: QuantType) -> None:
     """One token at a time or more than a tile of them, added or not."""
@@ -171,6 +172,7 @@ def test_a_kernel_that_is_wrong_is_an_error_of_ours(device: Any, is_checked: boo
 # -- experts ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_tokens", [1, 5, 33, 90])
 @pytest.mark.parametrize("pairs_per_x", [1, 2], ids=["a row each", "a row for two"])
 @pytest.mark.parametrize("type_", [T.F16, T.Q8_0, T.Q4_K, T.IQ2_XS], ids=lambda type_: type_.name)
@@ -257,6 +259,7 @@ def test_a_large_matrix_is_cut(device: Any, narrow: Any, type_: QuantType, n_tok
     np.testing.assert_array_equal(found, product(device, type_, weights, x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_out", [40, 150], ids=["groups of experts", "parts of experts"])
 @pytest.mark.parametrize("n_tokens", [1, 33])
 def test_large_experts_are_cut(device: Any, narrow: Any, n_out: int, n_tokens: int) -> None:

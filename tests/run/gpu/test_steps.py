@@ -304,6 +304,7 @@ def routed(
     return twin, twin.run([one_step], Header(t, n_used=n_used))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("t", TOKENS)
 @pytest.mark.parametrize("n_used", [1, 3])
 @pytest.mark.parametrize("route", ROUTES.values(), ids=list(ROUTES))

@@ -62,6 +62,7 @@ CASES: list[Any] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "source", "letter"), CASES)
 def test_no_grammar_takes_long(
     name: str, source: Any, letter: str | None, book: GrammarCache, tokenizer: Tokenizer

@@ -163,6 +163,7 @@ PATTERNS = st.recursive(
 TEXT_LISTS = st.lists(st.text("ab é1\n_-", max_size=7), min_size=1, max_size=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(pattern=PATTERNS, texts=TEXT_LISTS)
 def test_a_pattern_is_found_where_pythons_engine_finds_it(pattern: str, texts: list[str]) -> None:

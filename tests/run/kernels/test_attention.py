@@ -223,6 +223,7 @@ def random_qkv(heads: Heads, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndar
     return q, k, v
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", SHAPES, ids=str)
 @pytest.mark.parametrize(
     ("builder", "types"),
@@ -239,6 +240,7 @@ def test_equals_float64(heads: Heads, types: str, builder: KernelBuilder) -> Non
     assert worst < max(TOLERANCE[type_] for type_ in types.split("."))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("types", PLAIN_TYPES)
 @pytest.mark.parametrize("heads", [SHAPES[0], SHAPES[4]], ids=str)
 def test_bits_do_not_depend_on_batches_or_threads(
@@ -277,6 +279,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("heads", "variant"), VARIANTS.values(), ids=list(VARIANTS))
 @pytest.mark.parametrize("types", PLAIN_TYPES)
 def test_variants_equal_float64(
@@ -292,6 +295,7 @@ def test_variants_equal_float64(
     assert np.abs(found - oracle(q, k, v, layer.rope, variant)).max() < tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("types", PLAIN_TYPES)
 @pytest.mark.parametrize(
     "variant",
@@ -320,6 +324,7 @@ def test_bits_of_variants_do_not_depend_on_batches_or_threads(
             np.testing.assert_array_equal(other, results[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("types", PLAIN_TYPES)
 @pytest.mark.parametrize(
     "variant", [Variant(window=40), Variant(window=250), Variant(chunk=200, cap=1.0)],
@@ -379,6 +384,7 @@ ROPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROPES)
 def test_positions_equal_float64(name: str, builder: KernelBuilder) -> None:
     heads, n = SHAPES[2], 500

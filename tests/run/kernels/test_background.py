@@ -67,6 +67,7 @@ def wait(condition: Callable[[], bool], timeout_s: float = 120) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_the_text_goes_on_while_kernels_are_compiled_and_when_they_are(
     path: Path, folder: Path, expected: list[np.ndarray]
 ) -> None:
@@ -87,6 +88,7 @@ def test_the_text_goes_on_while_kernels_are_compiled_and_when_they_are(
     assert again.texts == []  # they were saved
 
 
+@pytest.mark.slow
 def test_a_long_prompt_waits_for_the_kernels_made_for_it(path: Path, folder: Path) -> None:
     builder = KernelBuilder(folder=folder, is_staged=True)
     with open_model(path, ModelSettings(n_ctx=256), builder=builder) as loaded:
@@ -115,6 +117,7 @@ def test_a_killed_compiler_harms_no_text(
     assert list(folder.glob(".new-*")) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["close", "exit", "kill"])
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_compilers_end_with_the_process(path: Path, folder: Path, end: str) -> None:

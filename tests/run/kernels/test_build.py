@@ -32,6 +32,7 @@ from tests.notes import Notes
 from tests.test_architecture import imported, inner, modules
 
 
+@pytest.mark.slow
 def test_a_kernel_is_compiled_once_and_then_read_from_the_cache(tmp_path: Path) -> None:
     notes = Notes()
     KernelBuilder(folder=tmp_path).addresses(["copy_rows"], notes)
@@ -44,6 +45,7 @@ def test_a_kernel_is_compiled_once_and_then_read_from_the_cache(tmp_path: Path) 
     assert kernel.stat().st_mtime_ns == made
 
 
+@pytest.mark.slow
 def test_a_warm_start_does_without_numba(tmp_path: Path) -> None:
     KernelBuilder(folder=tmp_path).addresses(["copy_rows"])
     code = (
@@ -98,6 +100,7 @@ def test_no_child_is_idle_while_there_is_work() -> None:
     assert [queue.next(set()) for _ in range(3)] == ["matmul.Q4_K", "expert_matmul.Q4_K", None]
 
 
+@pytest.mark.slow
 def test_two_first_starts_at_once_compile_once(tmp_path: Path) -> None:
     """Whoever comes second waits, and finds what the first has made."""
     code = (
@@ -171,6 +174,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 """Small kernels -> what happens to the object of each."""
 
 
+@pytest.mark.slow
 def test_damaged_objects_are_compiled_again_with_a_note(tmp_path: Path) -> None:
     sound = KernelBuilder()
     sound.compile(DAMAGES)
@@ -188,6 +192,7 @@ def test_damaged_objects_are_compiled_again_with_a_note(tmp_path: Path) -> None:
     assert again.texts == []
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_kept_kernels_are_compiled_for_this_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

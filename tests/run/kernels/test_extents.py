@@ -190,6 +190,7 @@ def recipe_of(type_: str) -> str:
     return name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("type_", "n_expert"), [*((t, 3) for t in ALL_TYPES), ("F32", 0)])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_no_step_touches_what_the_table_does_not_claim(type_: str, n_expert: int) -> None:
@@ -208,6 +209,7 @@ def test_no_step_touches_what_the_table_does_not_claim(type_: str, n_expert: int
         runner.run_within(each)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["gemma4-e", "gemma4-moe", "deepseek2", "deepseek2-old", "lfm2", "nemotron_h", "qwen3next"],
@@ -220,6 +222,7 @@ def test_no_step_of_an_architecture_touches_what_the_table_does_not_claim(name: 
         runner.run_within(each)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gemma3", "deepseek2", "lfm2", "nemotron_h", "qwen3next"])
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_nor_with_tokens_of_several_sequences(name: str) -> None:
@@ -230,6 +233,7 @@ def test_nor_with_tokens_of_several_sequences(name: str) -> None:
         runner.run_within(each)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_cache_of_a_window_is_not_left_behind_its_end() -> None:
     model = architecture("gemma3", Limits(700, 2, 2, 1))
@@ -297,6 +301,7 @@ def offsets_of(steps: Sequence[Step]) -> Iterator[tuple[int, str, int]]:
                 yield i, argument, value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MUTATED, ids=MUTATED_IDS)
 def test_no_offset_may_leave_its_array(model: Model) -> None:
     """Every offset of every step."""
@@ -315,6 +320,7 @@ PARTS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MUTATED, ids=MUTATED_IDS)
 def test_no_offset_may_lie_before_its_area(model: Model) -> None:
     steps, bounds = model.program.steps, model.program.bounds
@@ -401,6 +407,7 @@ SOUND = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @settings(
     max_examples=80, deadline=None, derandomize=True,

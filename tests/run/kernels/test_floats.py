@@ -100,6 +100,7 @@ def test_floats_round_to_the_nearest_bfloat_ties_to_even(mode: str) -> None:
     np.testing.assert_array_equal(got[infinite], values[infinite].view(np.uint32) >> 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_numbers_are_read_little_endian_at_any_byte(mode: str) -> None:
     w = np.frombuffer(b"\xff" + np.float32(-1.5e-3).tobytes() + b"\x00\x3c\x80\xc1", np.uint8)

@@ -198,6 +198,7 @@ def test_weights_of_edge_blocks_equal_the_oracle(
 # -- activations -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @each_mode
 @each_kind
 def test_activations_equal_the_oracle(kind: str, mode: str) -> None:
@@ -258,6 +259,7 @@ def test_a_value_that_is_not_finite_poisons_its_block_only(
 # -- dot products ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @pytest.mark.parametrize("type", [T for T in TYPES if T.name in generic.CODED_TYPES], ids=str)
 def test_any_bits_are_weights(type: QuantType, data: st.DataObject) -> None:
@@ -362,6 +364,7 @@ def test_zeros_on_either_side_make_zero(type: QuantType, mode: str) -> None:
     assert dotted(type, np.zeros(type.row_bytes(n), np.uint8), q, f, n, mode) == 0
 
 
+@pytest.mark.slow
 @each_mode
 def test_rows_beyond_two_gib_are_found(mode: str, tmp_path: Path) -> None:
     type, n, at = QuantType.Q4_K, 256, 2**31 + 17

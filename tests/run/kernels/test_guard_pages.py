@@ -35,6 +35,7 @@ def run(at: str, cases: list[Case | str]) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", guard.PLACES)
 def test_kernels_touch_nothing_outside_of_their_arrays(at: str) -> None:
     done = run(at, [*CASES])
@@ -43,6 +44,7 @@ def test_kernels_touch_nothing_outside_of_their_arrays(at: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", guard.PLACES)
 def test_a_single_byte_outside_ends_the_process(at: str) -> None:
     assert run(at, ["touch"]).returncode == -signal.SIGSEGV

@@ -269,6 +269,7 @@ def as_user(uid: int, work: object) -> str:
     return text
 
 
+@pytest.mark.slow
 @posix
 @needs_root
 @pytest.mark.parametrize("way", ["parent", "folder", "link", "object", "manifest"])

@@ -137,6 +137,7 @@ def product(
     return found.copy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("type_", HEAD_TYPES, ids=lambda type_: type_.name)
 @pytest.mark.parametrize("n_tokens", [1, 7])
 def test_a_head_is_multiplied_as_any_row(

@@ -97,6 +97,7 @@ def builder() -> KernelBuilder:
     return builder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("position", [0, 5], ids=["from the start", "from a state"])
 @pytest.mark.parametrize("case", STATE_STEPS.values(), ids=list(STATE_STEPS))
 def test_states_are_carried_on_as_in_float64(

@@ -76,6 +76,7 @@ def edit(folder: Path, change: Callable[[dict], object]) -> None:
 # --- used
 
 
+@pytest.mark.slow
 def test_shipped_kernels_are_not_compiled(shipped: Path, target: Target, tmp_path: Path) -> None:
     notes = Notes()
     builder = KernelBuilder(target.cpu, tmp_path / "cache", shipped)
@@ -247,6 +248,7 @@ def test_a_wheel_is_pure_unless_kernels_are_asked_for(
         assert not [name for name in archive.namelist() if name.endswith(".o")]
 
 
+@pytest.mark.slow
 def test_what_is_installed_from_a_wheel_with_kernels_compiles_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target
 ) -> None:

@@ -137,6 +137,7 @@ def test_logits_are_llama_cpps(name: str, data: Path, open_model: Any, tmp_path:
     assert np.abs(found - logits[name]).max() <= allowed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_with_an_f32_cache_nothing_but_sums_differs(
     name: str, data: Path, open_model: Any, tmp_path: Path
@@ -151,6 +152,7 @@ def test_with_an_f32_cache_nothing_but_sums_differs(
     np.testing.assert_array_equal(single, found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_logits_do_not_depend_on_the_cut_or_the_threads(
     name: str, open_model: Any, tmp_path: Path
@@ -203,6 +205,7 @@ def test_caches_whose_layers_differ_are_copied_and_used_side_by_side(
     np.testing.assert_array_equal(found, np.concatenate([wanted, other, wanted]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_tensor_changes_the_logits(name: str, open_model: Any, tmp_path: Path) -> None:
     recipe = RECIPES[name]
@@ -273,6 +276,7 @@ ODD = [0, 1, 3, 2**20, 2**32 - 1, 0.0, -1.5, 1e30, float("nan"), float("inf"), "
 """Values of keys as no model has them, or not there."""
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(st.data())
 def test_any_value_of_a_key_is_computed_with_or_refused(
@@ -326,6 +330,7 @@ def needed(name: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.data())
 def test_an_extra_tensor_is_refused_by_name(

@@ -58,6 +58,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.sqrt(((a - b) ** 2).mean(-1)).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache_type", ["F32", "F16"])
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_point_where_llama_cpps_do(name: str, cache_type: str) -> None:

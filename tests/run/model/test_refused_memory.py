@@ -97,6 +97,7 @@ def within(path: Path, more_mb: int, *options: str) -> subprocess.CompletedProce
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="limits as Linux has them")
 
 
+@pytest.mark.slow
 @needs_linux
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -117,6 +118,7 @@ def test_a_limit_on_address_space_is_an_error_like_others(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @needs_linux
 def test_what_fits_the_limit_runs(path: Path) -> None:
     done = within(path, 600, "-c", "64", "-t", "3")

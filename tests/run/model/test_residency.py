@@ -129,6 +129,7 @@ def test_a_paged_model_computes_the_same(layout: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(model.forward(tokens, 0), expected)
 
 
+@pytest.mark.slow
 def test_a_file_read_into_memory_is_the_same(file: GgufFile) -> None:
     with GgufFile.open(file.path, is_mapped=False) as copy:
         np.testing.assert_array_equal(copy.data, file.data)

@@ -99,6 +99,7 @@ def test_stories_in_f32_follow_the_golden_text(models: Path, open_model: Any) ->
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["f16", "q8_0", "q4_0", "q5_1"])
 def test_stories_follow_llama_cpp(kind: str, models: Path, open_model: Any) -> None:
     # greedy paths of lossy files part where two logits nearly tie, after some tens of tokens
@@ -140,6 +141,7 @@ def test_tiny_mixtral_routes_as_expected(models: Path, open_model: Any) -> None:
         assert routing.weights[entry["pos"]] == pytest.approx(entry["weights"], abs=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", LOGITS_RECIPES)
 def test_every_recipe_has_llama_cpps_logits(
     recipe: str, data: Path, open_model: Any, tmp_path: Path
@@ -153,6 +155,7 @@ def test_every_recipe_has_llama_cpps_logits(
     assert ((found * expected).sum(axis=1) / norms).min() >= 0.9995
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", CODE_RECIPES)
 def test_types_whose_weights_are_codes_give_the_logits_of_their_weights(
     recipe: str, open_model: Any, tmp_path: Path
@@ -202,6 +205,7 @@ def test_logits_do_not_depend_on_the_number_of_threads(path: Path, open_model: A
     np.testing.assert_array_equal(one, three)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache_type", CACHE_TYPES)
 def test_logits_do_not_depend_on_the_instruction_set(
     cache_type: str, path: Path, open_model: Any, monkeypatch: pytest.MonkeyPatch
@@ -258,6 +262,7 @@ def open_plain(path: Path, limits: Limits) -> Transformer:
     return Transformer(config, program, machine, limits)
 
 
+@pytest.mark.slow
 def test_compiled_steps_equal_plain_python(tmp_path: Path, open_model: Any) -> None:
     """The whole graph, run element by element in Python, is the oracle of the compiled one."""
     path = write_mixtral(tmp_path / "tiny.gguf", TINY, recipe="F32")
@@ -267,6 +272,7 @@ def test_compiled_steps_equal_plain_python(tmp_path: Path, open_model: Any) -> N
     np.testing.assert_allclose(compiled, plain, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(usable_isas()[-1] == "generic", reason="plain loops add in any order")
 def test_compiled_sequences_equal_plain_python(tmp_path: Path, open_model: Any) -> None:
     """Several sequences in one pass, to the bit: products of integers have no order."""

@@ -47,6 +47,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, kernels: None) -> Ite
         model.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("type_", ["F16", "Q8_0"])
 @pytest.mark.parametrize("opened", WITH_WINDOWS, indirect=True)
 def test_logits_are_those_of_a_cache_for_all_positions(opened: Open, type_: str) -> None:
@@ -120,6 +121,7 @@ def test_what_has_been_replaced_is_not_saved(opened: Open) -> None:
         model.copy_cache(0, 1, 100)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(st.data())
 def test_what_is_reusable_is_still_in_the_cache(data: st.DataObject) -> None:

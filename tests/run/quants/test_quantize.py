@@ -230,6 +230,7 @@ def weighted_errors(source: Path, target: Path, imatrix: ImportanceMatrix) -> di
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_type", [FileType.Q4_K_M, FileType.Q2_K_S, FileType.Q4_0])
 def test_errors_that_count_become_smaller(
     file_type: FileType, source: Path, tmp_path: Path

@@ -173,6 +173,7 @@ def test_names_of_types_are_found_in_any_case() -> None:
 # -- mixes of every kind of model ------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_mixes_are_llama_cpps_snapshots(model: str) -> None:
     specs, found = MODELS[model].tensors(), {}

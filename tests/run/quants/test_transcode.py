@@ -46,6 +46,7 @@ def transcoded(
         return np.concatenate([chunk.copy() for chunk in chunks])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("type", sorted(COMMON_TYPES - {T.F32}), ids=lambda t: t.name)
 def test_the_error_is_no_larger_than_ggmls(type: T, data: Path, builder: KernelBuilder) -> None:
     listed = json.loads((data / "quants" / "quant_vectors.json").read_text())["vectors"]

@@ -40,6 +40,7 @@ def test_the_least_recently_used_makes_room(start: Start, files: Files) -> None:
     assert router.statuses() == {"a": "loaded", "b": "unloaded", "c": "loaded"}
 
 
+@pytest.mark.slow
 def test_two_clients_of_two_models_with_room_for_one_both_get_all_answers(
     start: Start, files: Files
 ) -> None:
@@ -147,6 +148,7 @@ def model_bytes(files: Files) -> int:
     return round(room.demand_of(files[0]).ram_bytes / (1 - RESERVE_SHARE))
 
 
+@pytest.mark.slow
 def test_memory_for_one_holds_one_at_a_time(start: Start, files: Files, model_bytes: int) -> None:
     router = start(files, ram_bytes=round(1.8 * model_bytes))
     for name in "aba":
@@ -176,6 +178,7 @@ def test_a_model_that_never_fits_is_refused_and_unloads_nothing(
 # -- failures -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("orders", "message", "status"),
     [
@@ -247,6 +250,7 @@ def test_an_idle_process_that_was_killed_costs_no_request(start: Start, files: F
     assert router.started == ["a", "a"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "kind", "end"),
     [

@@ -109,6 +109,7 @@ def test_a_download_can_be_stopped(start: Start, model: bytes, hub_server: HubSe
     assert router.statuses() == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "message"),
     [

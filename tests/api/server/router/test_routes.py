@@ -78,6 +78,7 @@ def test_another_file_under_a_name_is_loaded_instead(start: Start, files: Files)
     assert router.ask("a")["pid"] != first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "shape"),
     [
@@ -100,6 +101,7 @@ def test_an_unknown_model_is_a_404_of_each_interface(
     assert router.started == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -181,6 +183,7 @@ def _paths(router: RunningRouter) -> list[tuple[str, str]]:
     ]
 
 
+@pytest.mark.slow
 def test_nothing_is_answered_without_the_key(start: Start, files: Files) -> None:
     router = start(files, app={"api_keys": ("secret",)})
     open_paths = {"/", "/health", "/v1/health"}
@@ -351,6 +354,7 @@ def test_listening_ends_when_the_server_stops(start: Start, files: Files) -> Non
     assert time.monotonic() - start_time < 8
 
 
+@pytest.mark.slow
 def test_a_list_says_how_each_model_fits(start: Start, files: list[Path]) -> None:
     for ram_bytes, verdict in ((10**12, "fits in RAM"), (10**7, "too big")):
         router = start(files, ram_bytes=ram_bytes)

@@ -702,6 +702,7 @@ def test_large_schemas_are_fine_and_endless_ones_refused() -> None:
 # Schemas at random
 
 
+@pytest.mark.slow
 @settings(
     max_examples=40, deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture,

@@ -29,6 +29,7 @@ def is_accepted(grammar: Grammar, value: Any) -> bool:
     return any(grammar.accepts(text) for text in texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strict", [True, False], ids=["strict", "lenient"])
 def test_nothing_is_accepted_or_dropped_silently(data: Path, strict: bool) -> None:
     counts: Counter[str] = Counter()

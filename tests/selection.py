@@ -1,0 +1,71 @@
+"""Which tests a run takes: all of them with ``--all``, else those of a quick look at everything.
+
+A quick look leaves out tests marked ``slow``, and of a test with several parameters takes as many
+cases as show each value of each parameter once, not all of their combinations. Whoever names files
+or a keyword (``-k``) gets all that is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+
+def takes_all(config: pytest.Config) -> bool:
+    """Tell whether every test that is found runs."""
+    named = config.args_source is pytest.Config.ArgsSource.ARGS or config.option.keyword
+    return bool(config.option.all or named)
+
+
+def _tables_of(item: pytest.Item) -> Iterator[list[str]]:
+    """Names of parameters, those together that one ``parametrize`` gives values to."""
+    for mark in item.iter_markers("parametrize"):
+        names = mark.args[0] if mark.args else mark.kwargs["argnames"]
+        yield [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+
+
+def _values_of(item: pytest.Item) -> set[tuple[object, ...]]:
+    """Values of an item's parameters: (test, parameters, the objects that they are)."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    tables = list(_tables_of(item))
+    tables += [[name] for name in params if not any(name in table for table in tables)]
+    test = item.nodeid.partition("[")[0]
+    return {(test, *table, *(id(params[name]) for name in table)) for table in tables}
+
+
+def quick_look(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
+    """Return (items to run, items left out), each in their order."""
+    seen: set[tuple[object, ...]] = set()
+    taken, left_out = [], []
+    for item in items:
+        values = _values_of(item)
+        shows_nothing_new = values and values <= seen
+        if shows_nothing_new or item.get_closest_marker("slow"):
+            left_out.append(item)
+        else:
+            taken.append(item)
+            seen |= values
+    return taken, left_out
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all", action="store_true",
+        help="every test and case; without it, and without files or -k, a quick look at everything",
+    )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: left out of a quick look at everything")
+    config.option.all = takes_all(config)  # xdist hands options to its workers
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    return None if config.option.all else "a quick look at everything; `--all` runs every case"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.option.all:
+        items[:], left_out = quick_look(items)
+        config.hook.pytest_deselected(items=left_out)
