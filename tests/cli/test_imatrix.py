@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gguf_hub.run.quants.imatrix_file import read_imatrix
+from gguf_hub.run.quants.imatrix_file import read_imatrix, write_imatrix
 from tests.synth import TINY, write_mixtral
 
 
@@ -87,6 +88,31 @@ def test_matrices_are_merged_and_shown(model: Path, text: Path, tmp_path: Path, 
     report = json.loads(gguf_hub("imatrix", "--in-file", both, "--show", "--json")[1])
     assert report["written"] is None
     assert len(report["statistics"]) == report["n_tensors"]
+
+
+def test_entries_of_another_model_are_named_and_left_out(
+    model: Path, text: Path, tmp_path: Path, gguf_hub
+) -> None:
+    def run(target: Path, *more: object) -> tuple[int, str, str]:
+        return gguf_hub("imatrix", model, "-f", text, "-o", target, "-c", 16, "-t", 1, *more)
+
+    run(tmp_path / "own.gguf")
+    own = read_imatrix(tmp_path / "own.gguf")
+    run(tmp_path / "twice.gguf", "--in-file", tmp_path / "own.gguf")
+    some = own.entries["blk.0.attn_q.weight"]
+    more = dict(own.entries) | {"blk.7.attn_q.weight": some, "blk.0.ffn_up_shexp.weight": some}
+    write_imatrix(tmp_path / "more.gguf", replace(own, entries=more))
+    code, _, err = run(tmp_path / "i.gguf", "--in-file", tmp_path / "more.gguf")
+    assert code == 0
+    names = "`blk.0.ffn_up_shexp.weight`, `blk.7.attn_q.weight`"
+    assert f"more.gguf`: 2 entries are of tensors that the model lacks: {names}; left out" in err
+    assert (tmp_path / "i.gguf").read_bytes() == (tmp_path / "twice.gguf").read_bytes()
+
+    write_imatrix(tmp_path / "other.gguf", replace(own, entries={"blk.7.attn_q.weight": some}))
+    code, _, err = run(tmp_path / "o.gguf", "--in-file", tmp_path / "other.gguf")
+    assert code == 1
+    assert "other.gguf` has no entry of any tensor of the model" in err
+    assert not (tmp_path / "o.gguf").exists()
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,21 @@ def read_one(options: dict[str, Any]) -> ImportanceMatrix:
     return read_imatrix(options["in_files"][0])
 
 
+def _of_model(matrix: ImportanceMatrix, loaded: LoadedModel) -> ImportanceMatrix:
+    """Return the entries of a matrix that are of a model's tensors; name the others.
+
+    Raises:
+        GgufError: There is none.
+    """
+    from gguf_hub.run.quants.imatrix import foreign_text
+
+    shapes = {name: info.shape for name, info in loaded.file.tensors.items()}
+    own, foreign = matrix.of_model(shapes)
+    if foreign:
+        console.note(f"note: `{matrix.path}`: {foreign_text(foreign)}; left out")
+    return own
+
+
 class Run(contextlib.ExitStack):
     """Makes or merges importance matrices; closes files and models at the end of the block.
 
@@ -53,11 +68,12 @@ class Run(contextlib.ExitStack):
         """Write the sum of the matrices of ``--in-file``."""
         from gguf_hub.cli.files.outputs import check_outputs
         from gguf_hub.run.imatrix import Measurement
+        from gguf_hub.run.quants.imatrix import merge
         from gguf_hub.run.quants.imatrix_file import write_imatrix
 
         inputs = self._options["in_files"]
         check_outputs([self._output], inputs, force=self._options["force"])
-        merged = self._inputs()
+        merged = merge(self._inputs(), self._options["ctx_size"])
         write_imatrix(self._output, merged)
         return Measurement(merged, None)
 
@@ -76,8 +92,10 @@ class Run(contextlib.ExitStack):
 
         options = self._options
         text = read_text(options["text_path"], "text")  # before a model is loaded
-        before = self._inputs()
+        inputs = self._inputs()
+        merge(inputs, options["ctx_size"])  # refuses those of several models
         loaded = self._load(argument)
+        before = merge([_of_model(each, loaded) for each in inputs], options["ctx_size"])
         chunks = self._chunks(loaded, text)
         run, checkpoint = self._checkpoint(loaded, chunks, before)
         n_left = checkpoint[1] if checkpoint else len(chunks)
@@ -110,12 +128,10 @@ class Run(contextlib.ExitStack):
         write_imatrix(self._output, measurement.matrix)
         return measurement
 
-    def _inputs(self) -> ImportanceMatrix:
-        from gguf_hub.run.quants.imatrix import merge
+    def _inputs(self) -> list[ImportanceMatrix]:
         from gguf_hub.run.quants.imatrix_file import read_imatrix
 
-        matrices = [read_imatrix(path) for path in self._options["in_files"]]
-        return merge(matrices, self._options["ctx_size"])
+        return [read_imatrix(path) for path in self._options["in_files"]]
 
     def _load(self, argument: str) -> LoadedModel:
         from gguf_hub.cli.source import fetch_argument

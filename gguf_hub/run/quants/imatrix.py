@@ -7,8 +7,8 @@ how many rows entered. Their quotient says how much an error of the weights of t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,13 @@ from gguf_hub.gguf.experts import parse_split, split_name
 from gguf_hub.gguf.strings import shown
 
 _EXPERTS = re.compile(r"blk\.(\d{1,6})\.ffn_(gate|up|down|gate_up)_exps\.weight")
+_MOST_NAMED = 8
+_SAME_INPUT = {"gate": "gate_up", "up": "gate_up", "gate_up": "gate"}
+"""Part of experts -> the part, in files with and without a fused one, that reads the same."""
+_OTHER_MODEL = (
+    "it is the importance matrix of another model: `gguf-hub imatrix MODEL --text FILE -o OUT` "
+    "makes this model's"
+)
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,29 @@ class ImportanceMatrix:
         }
         return ImportanceMatrix(entries, self.datasets, self.n_chunks, chunk_size, self.path)
 
+    def of_model(
+        self, shapes: Mapping[str, tuple[int, ...]]
+    ) -> tuple[ImportanceMatrix, tuple[str, ...]]:
+        """Return the entries that tell of a model's tensors, and the names of the others.
+
+        Args:
+            shapes: Name of each tensor of the model -> its shape, GGUF's ``ne``.
+
+        Raises:
+            GgufError: No entry is left: it is the matrix of another model.
+        """
+        own = {entry for name, shape in shapes.items() for entry in _entry_names(name, shape)}
+        foreign = tuple(sorted(self.entries.keys() - own))
+        if self.entries and len(foreign) == len(self.entries):
+            raise GgufError(
+                f"`{self.path}` has no entry of any tensor of the model: its first one is "
+                f"`{shown(foreign[0])}`",
+                path=self.path,
+                hint=_OTHER_MODEL,
+            )
+        entries = {name: entry for name, entry in self.entries.items() if name in own}
+        return replace(self, entries=entries), foreign
+
     def weights_of(self, name: str, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
         """Return how much each input of a tensor counts.
 
@@ -102,8 +132,7 @@ class ImportanceMatrix:
                 f"`{self.path}`: the entry of tensor `{shown(name)}` has {found.size:,} numbers: "
                 f"expected {shape[0]:,} inputs of {n_matrices:,} matrices",
                 path=self.path,
-                hint="it is the importance matrix of another model: "
-                "`gguf-hub imatrix MODEL --text FILE -o OUT` makes this model's",
+                hint=_OTHER_MODEL,
             )
         return np.ascontiguousarray(found.reshape(n_matrices, shape[0]))
 
@@ -130,9 +159,9 @@ class ImportanceMatrix:
         if experts is None:
             return None
         block, part = int(experts[1]), experts[2]
-        same = {"gate": "gate_up", "up": "gate_up", "gate_up": "gate"}.get(part)
+        same = _SAME_INPUT.get(part)
         if same and (entry := self.entries.get(f"blk.{block}.ffn_{same}_exps.weight")):
-            return entry.means  # gate and up read the same
+            return entry.means
         names = [split_name(block, part, expert) for expert in range(n_matrices)]
         known = [self.entries[each].means for each in names if each in self.entries]
         is_whole = len(known) == n_matrices and len({means.size for means in known}) == 1
@@ -144,6 +173,33 @@ class ImportanceMatrix:
             return None
         row: NDArray[np.float32] = means[expert]
         return row
+
+
+def foreign_text(names: Sequence[str]) -> str:
+    """Return how many entries are of no tensor of a model, the first few by name."""
+    listed = ", ".join(f"`{shown(name)}`" for name in names[:_MOST_NAMED])
+    more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""
+    entries = (
+        "1 entry is of a tensor" if len(names) == 1 else f"{len(names):,} entries are of tensors"
+    )
+    return f"{entries} that the model lacks: {listed}{more}"
+
+
+def _entry_names(name: str, shape: tuple[int, ...]) -> Iterator[str]:
+    """Yield the entries that can tell of a tensor, in either layout of experts."""
+    yield name
+    if expert := parse_split(name):
+        yield (merged := expert.merged_name)
+    else:
+        merged = name
+    experts = _EXPERTS.fullmatch(merged)
+    if experts is None:
+        return
+    block, part = int(experts[1]), experts[2]
+    if part in _SAME_INPUT:
+        yield f"blk.{block}.ffn_{_SAME_INPUT[part]}_exps.weight"
+    if merged == name and len(shape) > 2:
+        yield from (split_name(block, part, e) for e in range(shape[2]))
 
 
 def merge(matrices: Iterable[ImportanceMatrix], chunk_size: int) -> ImportanceMatrix:

@@ -25,7 +25,7 @@ from gguf_hub.gguf.types import RUNNABLE_TYPES, FileType, QuantType
 from gguf_hub.gguf.upgrade import plan_upgrade
 from gguf_hub.gguf.writer import plan_file
 from gguf_hub.run.kernels.quantize.encode_memory import WEIGHTED_TYPES
-from gguf_hub.run.quants.imatrix import ImportanceMatrix
+from gguf_hub.run.quants.imatrix import ImportanceMatrix, foreign_text
 from gguf_hub.run.quants.mixes import category_of
 from gguf_hub.run.quants.recipes import (
     FLOATS,
@@ -229,7 +229,10 @@ def retyped(part: Conversion, type: QuantType, imatrix: ImportanceMatrix | None)
 def _check_imatrix(
     file: Gguf, parts: tuple[Conversion, ...], imatrix: ImportanceMatrix
 ) -> Iterator[str]:
-    """Yield what an importance matrix does not say; refuse one that says nothing of this model."""
+    """Yield where an importance matrix and a model differ; refuse one of another model."""
+    _, foreign = imatrix.of_model({part.spec.name: part.spec.shape for part in parts})
+    if foreign:
+        yield f"{foreign_text(foreign)} (`{imatrix.path}`)"
     able = [
         part
         for part in parts

@@ -114,6 +114,28 @@ def test_experts_are_found_in_either_layout() -> None:
     assert fused.weights_of("blk.1.ffn_up.1.weight", (2, 9)).tolist() == [[3, 4]]
 
 
+def test_entries_of_a_model_are_those_that_its_tensors_use() -> None:
+    one, three = entry([1, 2], 1), entry([[1, 2], [3, 4], [5, 6]], 1, 1, 1)
+    split = {f"blk.0.ffn_up.{e}.weight": one for e in range(3)}
+    kinds = {"blk.0.ffn_up_exps.weight": three, "blk.0.ffn_gate_up_exps.weight": three, **split}
+    layouts = (
+        {"blk.0.ffn_up_exps.weight": (2, 9, 3)},
+        {f"blk.0.ffn_up.{e}.weight": (2, 9) for e in range(3)},
+    )
+    for shapes in layouts:
+        for entries in ({name: kinds[name]} for name in list(kinds)[:2]):
+            own, foreign = ImportanceMatrix(entries).of_model(shapes)
+            assert (own.entries, foreign) == (entries, ())
+            assert all(own.weights_of(*each) is not None for each in shapes.items())
+        assert ImportanceMatrix(split).of_model(shapes)[1] == ()
+        larger = split | {"blk.0.ffn_up.3.weight": one, "blk.1.ffn_up_exps.weight": three}
+        own, foreign = ImportanceMatrix(larger).of_model(shapes)
+        assert own.entries == split
+        assert foreign == ("blk.0.ffn_up.3.weight", "blk.1.ffn_up_exps.weight")
+    with pytest.raises(GgufError, match=r"no entry of any tensor of the model.*`blk\.0\.attn_q"):
+        MATRIX.of_model({"blk.9.attn_q.weight": (4, 9)})
+
+
 @pytest.mark.parametrize("shape", [(3, 9), (4, 9, 2), (2, 9)])
 def test_another_models_matrix_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(GgufError, match=r"`blk.0.attn_q.weight` has 4 numbers") as error:

@@ -303,8 +303,12 @@ def test_the_importance_matrix_of_another_model_is_refused(source: Path, tmp_pat
     with pytest.raises(GgufError, match=r"the entry of tensor `blk\.0\.\w+\.weight` has 512"):
         plan_quantize(source, FileType.Q4_K_M, imatrix=other)
     strange = ImportanceMatrix({f"x.{name}": entry for name, entry in other.entries.items()})
-    with pytest.raises(GgufError, match="has no entry of any tensor"):
-        plan_quantize(source, FileType.Q4_K_M, imatrix=strange)
+    for file_type in (FileType.Q4_K_M, FileType.Q8_0):  # which uses no matrix
+        with pytest.raises(GgufError, match="has no entry of any tensor"):
+            plan_quantize(source, file_type, imatrix=strange)
+    foreign = ImportanceMatrix({**importance(source).entries, **strange.entries})
+    (note,) = plan_quantize(source, FileType.Q4_K_M, imatrix=foreign).notes
+    assert f"{len(strange.entries)} entries are of tensors that the model lacks: `x.blk" in note
 
 
 def test_shards_can_be_kept(source: Path, tmp_path: Path) -> None:
