@@ -72,6 +72,26 @@ def test_a_real_mixtral_has_the_tensors_of_its_given_file(
     assert said == dict(given.metadata)
 
 
+def test_experts_by_their_names_in_transformers_5_are_the_same(
+    tmp_path: Path, convert: Convert
+) -> None:
+    new = {".w1.": ".gate_proj.", ".w2.": ".down_proj.", ".w3.": ".up_proj.",
+           "block_sparse_moe": "mlp"}  # fmt: skip
+    tensors = checkpoints.arrays({**checkpoints.CONFIG, **checkpoints.MIXTURE})
+    renamed = {}
+    for name, array in tensors.items():
+        for old, other in new.items():
+            name = name.replace(old, other)
+        renamed[name] = array
+    assert renamed.keys() != tensors.keys()
+    files = [
+        convert(checkpoints.write(tmp_path / kind, tensors=each, **checkpoints.MIXTURE))
+        for kind, each in (("old", tensors), ("new", renamed))
+    ]
+    for name in files[0].tensors:
+        np.testing.assert_array_equal(*(file.tensor_bytes(name) for file in files), name)
+
+
 def test_auto_stores_what_is_stored(tiny: Path, convert: Convert) -> None:
     file = convert(tiny)
     assert file.metadata["general.file_type"] == FileType.BF16

@@ -35,11 +35,12 @@ from gguf_hub.run.convert.families.windows import add_window
 
 _MIXTRAL: Names = {
     **TURNED,
-    "ffn_gate_inp": "block_sparse_moe.gate",
-    "ffn_gate_exps": "block_sparse_moe.experts.{e}.w1",
-    "ffn_down_exps": "block_sparse_moe.experts.{e}.w2",
-    "ffn_up_exps": "block_sparse_moe.experts.{e}.w3",
+    "ffn_gate_inp": ("block_sparse_moe.gate", "mlp.gate"),
+    "ffn_gate_exps": ("block_sparse_moe.experts.{e}.w1", "mlp.experts.{e}.gate_proj"),
+    "ffn_down_exps": ("block_sparse_moe.experts.{e}.w2", "mlp.experts.{e}.down_proj"),
+    "ffn_up_exps": ("block_sparse_moe.experts.{e}.w3", "mlp.experts.{e}.up_proj"),
 }
+"""The second names are those of modules in transformers 5, which GPTQModel 7 writes."""
 
 # -- Llama, Mistral and what is close to them ------------------------------------------------------
 
