@@ -22,7 +22,7 @@ LAYERS = {
     "oserrors": -1,
     "__init__": 0, "units": 0, "progress": 0, "paths": 0, "subprocesses": 0, "ownership": 0,
     "files": 0, "locks": 0, "printable": 0, "budget": 0, "resources": 1,
-    "machine_files": 1,
+    "machine_files": 1, "conversions": 1,
     "gguf": 1,
     "hub": 2, "hub.catalog": 2, "hub.hardware": 2, "hub.fit": 3, "hub.client": 3, "hub.store": 3,
     "hub.programs": 3,

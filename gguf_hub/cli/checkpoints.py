@@ -89,7 +89,7 @@ def model_of_folder(
     for note in plan.notes:
         console.note(f"note: {note}")
     _ask("Convert it?", assume_yes)
-    write_kept(plan, path, progress)
+    write_kept(plan, path, folder, outtype=outtype, progress=progress)
     console.note(f"converted: {path}")
     return path
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from gguf_hub.cli.models import resolve_model
+from gguf_hub.conversions import kept_folder, note_of
 from gguf_hub.errors import CheckpointError, RemoteFileNotFoundError
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.progress import SILENT
-from gguf_hub.run.convert.kept import kept_folder
 from tests.hub_server import HubServer
 from tests.run.convert import checkpoints, packing
 
@@ -114,3 +114,73 @@ def test_nothing_is_left_of_a_conversion_that_failed(folder: Path) -> None:
     with pytest.raises(CheckpointError):
         resolve_model(str(folder), progress=SILENT)
     assert not list(kept_folder().rglob("*.gguf*"))
+
+
+def kept_files() -> list[Path]:
+    return sorted(kept_folder().iterdir())
+
+
+def test_conversions_are_listed_and_removed(server: HubServer, folder: Path, gguf_hub) -> None:
+    theirs = resolve_model(REPO, progress=SILENT)
+    mine = resolve_model(str(folder), progress=SILENT)
+    files = json.loads(gguf_hub("ls", "--json")[1])["files"]
+    rows = {row["path"]: row for row in files if row["path"].endswith(".gguf")}
+    assert {path: row["converted_from"] for path, row in rows.items()} == {
+        str(theirs): REPO, str(mine): str(folder.resolve())
+    }  # fmt: skip
+    assert rows[str(mine)]["quant"] == "Q4_0"
+    assert rows[str(mine)]["size_bytes"] == mine.stat().st_size
+    assert f"converted from {REPO}" in gguf_hub("ls")[1]
+    total_bytes = json.loads(gguf_hub("du", "--json")[1])["total_bytes"]
+    assert total_bytes == sum(file["size_bytes"] for file in files)
+
+    code, _, err = gguf_hub("rm", "-y", mine)
+    assert code == 0, err
+    assert kept_files() == [theirs, note_of(theirs)]
+    assert gguf_hub("rm", "-y", REPO)[0] == 0
+    assert kept_files() == []
+    assert (folder / "model.safetensors").exists()
+
+
+def test_a_cleanup_removes_only_conversions_that_another_one_replaced(
+    folder: Path, gguf_hub
+) -> None:
+    def convert(**changes: object) -> Path:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, **changes}))
+        return resolve_model(str(folder), progress=SILENT)
+
+    def leftovers(*options: str) -> list[tuple[str, str]]:
+        report = json.loads(gguf_hub("gc", "--json", *options)[1])
+        return [(each["kind"], each["path"]) for each in report["leftovers"]]
+
+    first = convert()
+    config = (folder / "config.json").read_text()
+    changed = config.replace("20000.0", "30000.0")
+    assert changed != config
+    (folder / "config.json").write_text(changed)
+    assert leftovers() == []  # changed, not converted again yet
+    second, third = convert(rope_theta=4e4), convert(rope_theta=5e4)
+    second.write_bytes(second.read_bytes() + b"somebody's")
+    assert leftovers() == [("conversion", str(first))]
+    assert leftovers("-y") == [("conversion", str(first))]
+    assert kept_files() == sorted(
+        each for path in (second, third) for each in (path, note_of(path))
+    )
+    third.unlink()
+    assert leftovers("-y") == [("note", str(note_of(third)))]
+
+    fourth, fifth = convert(rope_theta=6e4), convert(rope_theta=7e4)
+    (folder / "model.safetensors").unlink()
+    assert leftovers("-y") == []  # what is left of the model
+    assert {fourth, fifth} <= set(kept_files())
+
+
+def test_a_note_that_is_no_note_is_passed_over(folder: Path, gguf_hub) -> None:
+    path = resolve_model(str(folder), progress=SILENT)
+    for text in ("", "[]", "{}", '{"checkpoint": 1, "outtype": 2, "size_bytes": 3, "mtime_ns": 4}'):
+        note_of(path).write_text(text)
+        (row,) = json.loads(gguf_hub("ls", "--json")[1])["files"]
+        assert (row["path"], row["converted_from"]) == (str(path), None)
+        assert json.loads(gguf_hub("gc", "--json")[1])["leftovers"] == []
+    assert resolve_model(str(folder), progress=SILENT) == path

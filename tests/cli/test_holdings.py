@@ -95,7 +95,7 @@ def test_the_listing_has_stable_keys(ok: Callable[..., str]) -> None:
     assert list(data) == ["files", "total_bytes"]
     assert list(data["files"][0]) == [
         "path", "repo_id", "commit", "filename", "quant", "size_bytes", "sha256", "state",
-        "verified_at", "program", "names",
+        "verified_at", "program", "names", "converted_from",
     ]  # fmt: skip
     assert data["total_bytes"] == len(DATA)
 

@@ -30,7 +30,8 @@ def command(folders: tuple[Path, ...], yes: bool, as_json: bool) -> None:
     """Show or remove unfinished downloads and unreferenced files.
 
     Covers unfinished downloads and their journals, unreferenced blobs in the Hugging Face cache,
-    dangling links and download metadata, and records of missing files. Searches the Hugging Face
+    dangling links and download metadata, records of missing files, and conversions of checkpoints
+    that changed and were converted again. Searches the Hugging Face
     cache, every directory that gguf-hub has downloaded to, and FOLDER. The next `gguf-hub download`
     resumes unfinished downloads; files in use by another process are kept.
     """

@@ -28,7 +28,8 @@ def command(as_json: bool) -> None:
 
     Lists files that gguf-hub downloaded or verified, in any directory, GGUF files that other
     programs put into the Hugging Face cache, and those in the folders of Ollama, LM Studio,
-    text-generation-webui, Jan and GPT4All, by the names that they have there. `verified`: the
+    text-generation-webui, Jan and GPT4All, by the names that they have there, and checkpoints that
+    were converted to be run. `verified`: the
     SHA-256 matched, and the file has not changed since. `unchecked`: not verified yet. `changed`:
     modified since it was verified. `edited`: that was `gguf-hub edit`. `gone`: recorded but
     missing; `gguf-hub gc` removes the record.
@@ -70,6 +71,7 @@ def row_of(file: LocalFile) -> dict[str, Any]:
         "verified_at": file.verified_at,
         "program": file.foreign.program.key if file.foreign else None,
         "names": list(file.foreign.names) if file.foreign else [],
+        "converted_from": file.converted_from,
     }
 
 
@@ -81,4 +83,6 @@ def _cells(file: LocalFile) -> list[str]:
     place = file.repo_id or "-"
     if file.foreign:
         place = f"{file.foreign.program.title}: {file.foreign.names[0]}"
+    elif file.conversion:
+        place = f"converted from {file.converted_from or 'a checkpoint'}"
     return [file.quant or "-", size, state, place, str(file.path)]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
+from gguf_hub.conversions import KeptConversion, find_conversion, kept_conversions
 from gguf_hub.hub.client import RemoteFile
 from gguf_hub.hub.download.cachedir import (
     COMMIT,
@@ -19,6 +20,7 @@ from gguf_hub.hub.download.cachedir import (
     all_files_of,
     find_file,
     repo_folder,
+    repo_id_of,
     repos_of,
 )
 from gguf_hub.hub.download.known_folders import KnownFolders
@@ -58,6 +60,7 @@ class LocalFile:
         sha256: What its content is, or should be; None when nobody knows.
         verified_at: When it was verified, in UTC, ISO 8601; None when it was not.
         foreign: What it is to the program whose file it is; None when no other program's.
+        conversion: What is known of it if it was converted to be run, and is kept; else None.
     """
 
     path: Path
@@ -69,6 +72,16 @@ class LocalFile:
     sha256: str | None
     verified_at: str | None
     foreign: ProgramModel | None = None
+    conversion: KeptConversion | None = None
+
+    @property
+    def converted_from(self) -> str | None:
+        """The repository or the folder of the checkpoint that it was made of, if that is known."""
+        folder = self.conversion.checkpoint if self.conversion else None
+        if folder is None:
+            return None
+        is_cached = folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name)
+        return (repo_id_of(folder.parent.parent) if is_cached else None) or str(folder)
 
     @property
     def quant(self) -> str | None:
@@ -108,11 +121,12 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class Roots:
-    """Where to look: caches, folders of the user's choice, and folders of other programs."""
+    """Where to look: caches, folders of the user's choice, those of other programs, conversions."""
 
     caches: tuple[Path, ...]
     folders: tuple[Path, ...]
     programs: tuple[tuple[Program, Path], ...] = ()
+    has_conversions: bool = False
 
     @classmethod
     def known(cls, store: Store, cache_dir: Path, *more: Path) -> Roots:
@@ -123,7 +137,7 @@ class Roots:
         caches = [cache_dir, *(path for path in paths if repos_of(path))]
         folders = [path for path in paths if own_folder(path).is_dir()]
         programs = known_folders(shared_folders(ShareRecord(store.folder)))
-        return cls(tuple(dict.fromkeys(caches)), tuple(dict.fromkeys(folders)), programs)
+        return cls(tuple(dict.fromkeys(caches)), tuple(dict.fromkeys(folders)), programs, True)
 
 
 def inventory(store: Store, roots: Roots) -> list[LocalFile]:
@@ -166,11 +180,15 @@ def find_local_file(path: Path, store: Store) -> LocalFile | None:
         return _from_cache(cached)
     if (note := Note.find(path)) and path.is_file():
         return _from_note(note)
+    if kept := find_conversion(absolute(path)):
+        return _from_conversion(kept)
     return None
 
 
 def files_of_target(files: Iterable[LocalFile], target: Target) -> list[LocalFile]:
     """Return the files of a repository that a target names, of whatever commit and place.
+
+    What was converted from its checkpoint is among them.
 
     Args:
         files: The files of this machine.
@@ -183,7 +201,8 @@ def files_of_target(files: Iterable[LocalFile], target: Target) -> list[LocalFil
     files = [
         file
         for file in files
-        if file.repo_id == target.repo_id and target.revision in (None, file.commit)
+        if target.repo_id in (file.repo_id, file.converted_from)
+        and target.revision in (None, file.commit)
     ]
     if selector.filenames:
         return [file for file in files if set_key(file.filename) in names]
@@ -209,6 +228,8 @@ def _all(store: Store, roots: Roots) -> Iterator[LocalFile]:
         for note in notes_of(folder):
             if holds_gguf(note.filename) and note.path.is_file():
                 yield _from_note(note)
+    if roots.has_conversions:
+        yield from map(_from_conversion, kept_conversions())
     for model in find_models(roots.programs):
         with contextlib.suppress(OSError):  # its program has removed it since
             yield _from_program(model)
@@ -263,6 +284,14 @@ def _from_program(model: ProgramModel) -> LocalFile:
     return LocalFile(
         model.path, Condition.UNCHECKED, size_bytes, None, None, model.filename, model.sha256, None,
         model,
+    )  # fmt: skip
+
+
+def _from_conversion(kept: KeptConversion) -> LocalFile:
+    size_bytes = kept.path.stat().st_size
+    return LocalFile(
+        kept.path, Condition.UNCHECKED, size_bytes, None, None, kept.path.name, None, None,
+        conversion=kept,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from gguf_hub.conversions import kept_conversions, lone_notes, superseded
 from gguf_hub.errors import LockedError
 from gguf_hub.gguf.format import MAGIC
 from gguf_hub.hub.download.cachedir import (
@@ -30,7 +31,7 @@ from gguf_hub.hub.download.locking import download_lock
 from gguf_hub.hub.download.manifests import ManifestStore
 from gguf_hub.hub.download.names import holds_gguf
 from gguf_hub.hub.download.notes import notes_of, own_folder
-from gguf_hub.hub.download.removal import lock_of_blob, locks_of_folder, remove_blob
+from gguf_hub.hub.download.removal import lock_of_blob, locks_of_folder, remove, remove_blob
 from gguf_hub.hub.download.segment_hashes import SegmentHashStore
 from gguf_hub.hub.download.slices import SliceStore, lock_of_slice, remove_slice
 from gguf_hub.hub.store import Store
@@ -50,6 +51,7 @@ class Kind(str, Enum):
     RECORD = "record of a file that is gone"
     HASHES = "hashes of a file that is gone"
     SLICE = "layers of a model for a cluster"
+    CONVERSION = "conversion of a checkpoint that has changed since"
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,8 @@ def find_leftovers(store: Store, roots: Roots) -> list[Leftover]:
     """
     leftovers = [leftover for cache in roots.caches for leftover in _in_cache(cache, store)]
     leftovers += [leftover for folder in roots.folders for leftover in _in_folder(folder)]
-    return [*leftovers, *_on_record(store)]
+    leftovers += _on_record(store)
+    return [*leftovers, *(_among_conversions(store) if roots.has_conversions else ())]
 
 
 def clear(leftovers: Sequence[Leftover], store: Store) -> tuple[list[Leftover], list[Leftover]]:
@@ -112,6 +115,8 @@ def _clear_one(leftover: Leftover, store: Store) -> None:
             remove_blob(leftover.path)
         elif leftover.kind is Kind.SLICE:
             remove_slice(leftover.path)
+        elif leftover.kind is Kind.CONVERSION:
+            remove(leftover.path, store)
         else:
             leftover.path.unlink(missing_ok=True)
 
@@ -190,6 +195,14 @@ def _on_record(store: Store) -> Iterator[Leftover]:
         yield Leftover(Kind.HASHES, path, _disk_bytes(path))
     for path in SliceStore(store.folder).contents():
         yield Leftover(Kind.SLICE, path, _disk_bytes(path), (lock_of_slice(path),))
+
+
+def _among_conversions(store: Store) -> Iterator[Leftover]:
+    for kept in superseded(kept_conversions()):
+        if store.find(kept.path) is None:  # an edited one is the user's
+            yield Leftover(Kind.CONVERSION, kept.path, _disk_bytes(kept.path))
+    for note in lone_notes():
+        yield Leftover(Kind.NOTE, note, _disk_bytes(note))
 
 
 def _disk_bytes(path: Path) -> int:

@@ -1,8 +1,9 @@
 """Removing model files, with everything that exists for their sake alone.
 
 A name in a Hugging Face cache goes with its blob unless another name needs that; a file of a folder
-goes with its note. Then the record forgets it, and the hashes of its segments. Where a name is a
-link that leads out of the cache, only the link goes: the file there is somebody's.
+goes with its note, as a conversion does. Then the record forgets it, and the hashes of its
+segments. Where a name is a link that leads out of the cache, only the link goes: the file there is
+somebody's.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import stat
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
+from gguf_hub.conversions import find_conversion, note_of
 from gguf_hub.errors import DownloadError
 from gguf_hub.files import remove_if
 from gguf_hub.hub.download.cachedir import (
@@ -210,8 +212,11 @@ def _remove_lock(path: Path) -> None:
 
 
 def _remove_plain(path: Path, note: Note | None) -> None:
+    is_conversion = find_conversion(absolute(path)) is not None
     path.unlink(missing_ok=True)
     _remove_lock(_repair_lock(path))
+    if is_conversion:
+        note_of(path).unlink(missing_ok=True)
     if note:
         note.note.unlink(missing_ok=True)
         _remove_empty(path.parent, until=note.root)
