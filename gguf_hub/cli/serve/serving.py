@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,8 @@ import click
 
 from gguf_hub.progress import Progress
 
+_NEW_OBJECTS = 20_000
+"""How many objects the garbage collector waits for."""
 _MISSING = "`gguf-hub serve` needs FastAPI and uvicorn: `pip install 'gguf-hub[server]'`"
 
 
@@ -216,9 +219,21 @@ def serve(
     console.say(_url_of(listener, "https" if tls else "http"))
     console.note(f"{welcome}; Ctrl-C stops it")
     _warn_of_guests(listener, access)
+    _collect_less()
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after its shutdown
         server.run(sockets=[listener])
     console.note("stopped")
+
+
+def _collect_less() -> None:
+    """Let the garbage collector leave alone what there is, and come seldom.
+
+    It went through all imported modules while texts waited, 30 to 60 ms at a time, and took a
+    thirtieth of the CPU time of many clients.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_NEW_OBJECTS, 20, 20)
 
 
 def _url_of(listener: socket.socket, scheme: str) -> str:
