@@ -36,9 +36,12 @@ Address = tuple[str, int]
 _SIZES = struct.Struct("<IQ")
 _MAX_HEAD_BYTES = 1 << 26
 _MAX_NUMBERS_BYTES = 1 << 36
-_SMALL_BYTES = 1 << 16  # below it one copy costs less than another packet
+_BUFFER_BYTES = 1 << 16
+"""What is read at once: a token's activations with their head."""
 _NONCE_BYTES = 32
 _DTYPES: dict[str, np.dtype[Any]] = {"f4": np.dtype("<f4"), "u2": np.dtype("<u2")}
+_HAS_SENDMSG = hasattr(socket.socket, "sendmsg")  # not on Windows
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 CONNECT_S = 10.0
 """Time for a connection to be made, and for both ends to prove themselves."""
 
@@ -67,6 +70,8 @@ class Link:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = connection
         self._lock = threading.Lock()
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._start = self._end = 0  # of what has been received, but not read
         self.received_at = time.monotonic()
         """When bytes came last, in the middle of a long message, too."""
 
@@ -98,15 +103,23 @@ class Link:
             kind = "u2" if numbers.dtype == np.uint16 else "f4"
             numbers = np.ascontiguousarray(numbers, _DTYPES[kind])
             head = {**head, "numbers": [kind, *numbers.shape]}
-        text = json.dumps(head, separators=(",", ":")).encode()
+        text = _encode(head).encode()
         data = memoryview(b"") if numbers is None else _bytes(numbers)
         start = _SIZES.pack(len(text), len(data)) + text
-        with self._lock, _lost():
-            if len(data) < _SMALL_BYTES:
-                self._socket.sendall(start + data)
-            else:
-                self._socket.sendall(start)
-                self._socket.sendall(data)
+        with self._lock:
+            try:
+                self._send_both(start, data)
+            except (OSError, ValueError) as exc:  # ValueError: closed meanwhile
+                raise LinkLostError(str(exc)) from exc
+
+    def _send_both(self, start: bytes, data: memoryview) -> None:
+        """Send all in one packet where it is small: a second one wakes the receiver twice."""
+        n_sent = self._socket.sendmsg([start, data]) if _HAS_SENDMSG else 0
+        if n_sent < len(start):
+            self._socket.sendall(start[n_sent:])
+            n_sent = len(start)
+        if n_sent < len(start) + len(data):
+            self._socket.sendall(data[n_sent - len(start) :])
 
     def receive(self) -> Message:
         """Wait for a message.
@@ -118,7 +131,7 @@ class Link:
         if n_head > _MAX_HEAD_BYTES or n_bytes > _MAX_NUMBERS_BYTES:
             raise LinkLostError("a message that is too large")
         try:
-            head = json.loads(bytes(self._read(n_head)))
+            head = json.loads(str(self._read(n_head), "utf-8"))
             kind, *shape = head.pop("numbers", None) or ("", 0)
             dtype = _DTYPES.get(kind)
             size_bytes = math.prod(shape) * dtype.itemsize if dtype else 0
@@ -139,19 +152,38 @@ class Link:
         with contextlib.suppress(OSError):
             self._socket.close()
 
-    def _read(self, n_bytes: int) -> bytearray:
-        data = bytearray(n_bytes)
-        self._read_into(memoryview(data))
-        return data
+    def _read(self, n_bytes: int) -> memoryview:
+        """Return the next bytes, valid until the next call."""
+        if n_bytes > _BUFFER_BYTES:
+            data = memoryview(bytearray(n_bytes))
+            self._read_into(data)
+            return data
+        if self._start == self._end or self._start + n_bytes > _BUFFER_BYTES:
+            rest = bytes(self._buffer[self._start : self._end])
+            self._start, self._end = 0, len(rest)
+            self._buffer[: len(rest)] = rest
+        while self._end - self._start < n_bytes:
+            self._end += self._receive_into(self._buffer[self._end :])
+        self._start += n_bytes
+        return self._buffer[self._start - n_bytes : self._start]
 
     def _read_into(self, view: memoryview) -> None:
-        while view:
-            with _lost():
-                n = self._socket.recv_into(view)
-            if not n:
-                raise LinkLostError("the other end has closed the connection")
-            self.received_at = time.monotonic()
-            view = view[n:]
+        """Fill a view: with what the buffer holds, then with what comes."""
+        n = min(len(view), self._end - self._start)
+        view[:n] = self._buffer[self._start : self._start + n]
+        self._start += n
+        while n < len(view):
+            n += self._receive_into(view[n:])
+
+    def _receive_into(self, view: memoryview) -> int:
+        try:
+            n = self._socket.recv_into(view)
+        except (OSError, ValueError) as exc:  # ValueError: closed meanwhile
+            raise LinkLostError(str(exc)) from exc
+        if not n:
+            raise LinkLostError("the other end has closed the connection")
+        self.received_at = time.monotonic()
+        return n
 
 
 def _bytes(numbers: NDArray[Any]) -> memoryview:

@@ -187,7 +187,7 @@ class ClusterModel:
         except StageFailed:
             return self._recovering(self._report_loss)
         self._positions.arrive(pending.ends)
-        return np.concatenate(logits)
+        return _joined(logits)
 
     def embed(self, tokens: Sequence[int], slot: int = 0) -> NDArray[np.float32]:
         """Return the normalised hidden state of every token, [len(tokens), D].
@@ -224,7 +224,7 @@ class ClusterModel:
             )  # fmt: skip
         found = [self._numbers(answer) for answer in answers]
         self._positions.arrive(ends)
-        return np.concatenate(found)
+        return _joined(found)
 
     def _send_rows(self, rows: Sequence[tuple[int, int, int]]) -> Answer:
         slots, tokens, positions = (list(map(int, column)) for column in zip(*rows, strict=True))
@@ -380,6 +380,11 @@ class ClusterModel:
 
     def _check_range(self, position: int, n_tokens: int, slot: int) -> None:
         check_range(position, n_tokens, slot, self._limits)
+
+
+def _joined(parts: Sequence[Logits]) -> Logits:
+    """Return parts one after another; a single one, the most common, is not copied."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def part_size(n_tokens: int, n_stages: int, n_batch: int) -> int:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NoAnswer
 from typing import Any
 
 from numpy.typing import NDArray
@@ -23,12 +22,45 @@ PING_S = 1.0
 OPEN_S = 600.0
 """Time for a stage to open its part of a model, kernels compiled and files fetched."""
 
-Answer = Future[Message]
 OnFailure = Callable[["RemoteStage", "int | None"], None]
 
 
 class StageFailed(Exception):
     """A stage is gone; who, says ``Pipeline.failed``."""
+
+
+class NoAnswer(Exception):
+    """Nothing came in time."""
+
+
+class Answer:
+    """What will come of a message; one thread waits for it, once.
+
+    A queue written in C: ``concurrent.futures.Future`` is some hundred lines of Python more, which
+    a large model's weights have driven out of all caches when a token's logits come.
+    """
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+
+    def put(self, message: Message | None) -> None:
+        """Hand over what came; None where the stage is gone."""
+        self._queue.put(message)
+
+    def wait(self, timeout_s: float | None) -> Message:
+        """Return what came.
+
+        Raises:
+            StageFailed: The stage is gone.
+            NoAnswer: Nothing came in time.
+        """
+        try:
+            message = self._queue.get(timeout=timeout_s)
+        except queue.Empty:
+            raise NoAnswer from None
+        if message is None:
+            raise StageFailed
+        return message
 
 
 class RemoteStage:
@@ -80,7 +112,7 @@ class RemoteStage:
 
     def expect(self, number: int) -> Answer:
         """Return the answer that will come under a number."""
-        answer: Answer = Future()
+        answer = Answer()
         with self._lock:
             if self.failure:
                 raise StageFailed
@@ -130,7 +162,7 @@ class RemoteStage:
         with self._lock:
             answers, self._answers = list(self._answers.values()), {}
         for answer in answers:
-            answer.set_exception(StageFailed())
+            answer.put(None)
 
     def close(self) -> None:
         """End the connection, and so the process."""
@@ -154,7 +186,7 @@ class RemoteStage:
             with self._lock:
                 answer = self._answers.pop(head["id"], None)
             if answer is not None:
-                answer.set_result(message)
+                answer.put(message)
         elif head["do"] == "lost":
             self._on_failure(self, head["epoch"])
 
@@ -246,7 +278,7 @@ class Pipeline:
 
     def _result(self, answer: Answer, where: str, timeout_s: float | None) -> Message:
         try:
-            message = answer.result(timeout_s)
+            message = answer.wait(timeout_s)
         except NoAnswer as exc:
             raise ClusterError(f"{where} does not answer in {timeout_s:.0f} s") from exc
         if "error" in message.head:
