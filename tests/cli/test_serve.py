@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import subprocess
@@ -11,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from gguf_hub.cli.serve.serving import rare_collections
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -182,3 +185,13 @@ def test_the_larger_type_of_a_cache_is_counted_for_several_models(
     names = ("n_ctx", "ctx_size", "parallel", "mmap", "mlock", "gpu_layers")
     options = dict.fromkeys(names, 1) | {"cache_type_k": keys, "cache_type_v": values}
     assert _opening(options).kv_type == counted
+
+
+def test_collections_of_garbage_are_rare_while_serving_and_as_before_after() -> None:
+    before = gc.get_threshold()
+    with pytest.raises(ZeroDivisionError), rare_collections():
+        assert gc.get_freeze_count() > 10_000  # what is imported
+        assert gc.get_threshold()[0] > before[0]
+        raise ZeroDivisionError
+    assert gc.get_threshold() == before
+    assert gc.get_freeze_count() == 0

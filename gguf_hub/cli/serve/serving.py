@@ -219,21 +219,28 @@ def serve(
     console.say(_url_of(listener, "https" if tls else "http"))
     console.note(f"{welcome}; Ctrl-C stops it")
     _warn_of_guests(listener, access)
-    _collect_less()
-    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after its shutdown
+    # uvicorn raises a KeyboardInterrupt again after its shutdown
+    with contextlib.suppress(KeyboardInterrupt), rare_collections():
         server.run(sockets=[listener])
     console.note("stopped")
 
 
-def _collect_less() -> None:
+@contextlib.contextmanager
+def rare_collections() -> Iterator[None]:
     """Let the garbage collector leave alone what there is, and come seldom.
 
     It went through all imported modules while texts waited, 30 to 60 ms at a time, and took a
     thirtieth of the CPU time of many clients.
     """
+    thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
     gc.set_threshold(_NEW_OBJECTS, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.unfreeze()
 
 
 def _url_of(listener: socket.socket, scheme: str) -> str:
