@@ -1,8 +1,9 @@
 """Which tests a run takes: all of them with ``--all``, else those of a quick look at everything.
 
-A quick look leaves out tests marked ``slow``, and of a test with several parameters takes as many
-cases as show each value of each parameter once, not all of their combinations. Whoever names files
-or a keyword (``-k``) gets all that is there.
+A quick look leaves out tests marked ``slow`` and all tensor types but a few of each kind, as each
+has kernels of its own to compile; of a test with several parameters it takes as many cases as show
+each value of each parameter once, not all of their combinations. Whoever names files or a keyword
+(``-k``) gets all that is there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import pytest
+
+from gguf_hub.gguf.types import QuantType as T
+
+_TYPES = {T.F32, T.F16, T.Q4_0, T.Q8_0, T.Q4_K, T.Q6_K, T.IQ4_XS}
+"""Tensor types of a quick look."""
 
 
 def takes_all(config: pytest.Config) -> bool:
@@ -34,6 +40,12 @@ def _values_of(item: pytest.Item) -> set[tuple[object, ...]]:
     return {(test, *table, *(id(params[name]) for name in table)) for table in tables}
 
 
+def _is_left_out(item: pytest.Item) -> bool:
+    params = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    has_other_type = any(isinstance(each, T) and each not in _TYPES for each in params)
+    return has_other_type or item.get_closest_marker("slow") is not None
+
+
 def quick_look(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
     """Return (items to run, items left out), each in their order."""
     seen: set[tuple[object, ...]] = set()
@@ -41,7 +53,7 @@ def quick_look(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[py
     for item in items:
         values = _values_of(item)
         shows_nothing_new = values and values <= seen
-        if shows_nothing_new or item.get_closest_marker("slow"):
+        if shows_nothing_new or _is_left_out(item):
             left_out.append(item)
         else:
             taken.append(item)

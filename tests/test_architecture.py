@@ -228,6 +228,7 @@ def test_importing_the_package_is_light() -> None:
     assert loaded_by("import gguf_hub") & HEAVY == set()
 
 
+@pytest.mark.slow
 def test_gpus_are_found_without_their_drivers_in_the_program() -> None:
     statement = "from gguf_hub.run.gpu.adapters import find_gpus; find_gpus()"
     assert "wgpu" not in loaded_by(statement)

@@ -85,6 +85,7 @@ def test_every_call_that_removes_or_replaces_a_file_is_listed() -> None:
     assert sorted(found() - listed()) == [], f"add a row to {PAGE.name}, and how it is proved ours"
 
 
+@pytest.mark.slow
 def test_what_is_listed_is_there() -> None:
     assert sorted(listed() - found()) == []
 

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = """
 import pytest
+from gguf_hub.gguf.types import QuantType as T
 
 pairs = pytest.mark.parametrize("a, b", [(1, 1), (1, 2), (2, 1), (2, 2)])
 
@@ -27,6 +28,9 @@ def test_pairs(a, b): ...
 
 @pytest.mark.parametrize(argnames=["n"], argvalues=[[1], [2], [3]])
 def test_ways(way, n): ...
+
+@pytest.mark.parametrize("type", [T.Q5_1, T.Q4_K, T.IQ1_S])
+def test_types(type): ...
 
 @pytest.mark.slow
 def test_slow(): ...
@@ -55,14 +59,16 @@ def found(folder: Path, *options: str) -> dict[str, int]:
     return {name: names.count(name) for name in names}
 
 
-ALL = {"test_grid": 12, "test_pairs": 4, "test_ways": 6, "test_slow": 1, "test_plain": 1}
+QUICK = {"test_grid": 6, "test_pairs": 4, "test_ways": 4, "test_types": 1, "test_plain": 1}
+ALL = {**QUICK, "test_grid": 12, "test_ways": 6, "test_types": 3, "test_slow": 1}
 
 
-def test_a_quick_look_shows_each_value_once_and_leaves_out_slow_tests(folder: Path) -> None:
+def test_a_quick_look_shows_each_value_once_and_leaves_out_what_is_slow(folder: Path) -> None:
     # a grid: its first row and column; pairs stand together, as they were written
-    assert found(folder) == {"test_grid": 6, "test_pairs": 4, "test_ways": 4, "test_plain": 1}
+    assert found(folder) == QUICK
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [["--all"], ["test_it.py"], ["-k", "test"]])
 def test_all_run_when_asked_or_named(folder: Path, options: list[str]) -> None:
     assert found(folder, *options) == ALL

@@ -117,6 +117,7 @@ def test_cache_types_and_no_mmap_are_followed(
     assert is_mapped == [False]
 
 
+@pytest.mark.slow
 def test_bench_reads_a_file_once_for_several_numbers_of_threads(
     path: Path, surfaces: dict[str, Open], monkeypatch: pytest.MonkeyPatch, models: list[Any]
 ) -> None:

@@ -130,6 +130,7 @@ CARD = """
 """
 
 
+@pytest.mark.slow
 def test_the_cards_llama_cpp_line_runs_as_printed(gguf_hub: Cli, embedded: Path) -> None:
     line = CARD.replace("mixtral-8x7b-v0.1.Q4_K_M.gguf", str(embedded))
     program, *arguments = shlex.split(line)

@@ -83,6 +83,7 @@ def test_each_number_of_threads_is_a_run(model: Path, gguf_hub) -> None:
     assert {key: facts[key] for key in RUN} == facts["runs"][0]
 
 
+@pytest.mark.slow
 def test_a_token_reads_the_experts_in_use_and_the_cache(model: Path, gguf_hub) -> None:
     facts = bench(gguf_hub, model, "-t", 1, "-p", 0, "-n", 4, "-d", 10)
     head_dim = TINY.n_embd // TINY.n_head  # 16, of which values fill half a piece of 32

@@ -120,6 +120,7 @@ def kept_files() -> list[Path]:
     return sorted(kept_folder().iterdir())
 
 
+@pytest.mark.slow
 def test_conversions_are_listed_and_removed(server: HubServer, folder: Path, gguf_hub) -> None:
     theirs = resolve_model(REPO, progress=SILENT)
     mine = resolve_model(str(folder), progress=SILENT)

@@ -78,6 +78,7 @@ def test_a_plot_of_sizes(models: list[Path], text: Path, tmp_path: Path, gguf_hu
     assert plot.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc is Linux's")
 def test_a_plot_that_cannot_be_written_takes_nothing_with_it(
     models: list[Path], text: Path, gguf_hub

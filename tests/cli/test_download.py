@@ -51,6 +51,7 @@ def names(result: dict[str, Any]) -> list[str]:
 # --- what comes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "expected"),
     [

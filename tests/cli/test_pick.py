@@ -161,6 +161,7 @@ def test_context_beyond_training_is_a_warning(gguf_hub) -> None:
     assert "was trained" not in gguf_hub("pick", "--ram", "64GB", "--ctx", 32768, "--no-probe")[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
@@ -202,6 +203,7 @@ def test_memory_is_that_of_this_machine(gguf_hub, machine) -> None:
     assert (data["ram_bytes"], data["vram_bytes"]) == (round(24.9 * GB), 0)
 
 
+@pytest.mark.slow
 def test_small_changes_of_memory_do_not_change_the_pick(gguf_hub, machine) -> None:
     def at(ram_gb: float, *more: object) -> tuple[str, float]:
         machine(ram_gb)
@@ -237,6 +239,7 @@ def test_a_file_on_disk_is_preferred_and_not_downloaded_again(
     assert picked(gguf_hub, "--ram", "24GB")[1]["recommended"] == "Q3_K_M"
 
 
+@pytest.mark.slow
 def test_gpus_of_this_machine_count_together(gguf_hub, machine) -> None:
     machine(8, 24, 24)
     code, data = picked(gguf_hub)

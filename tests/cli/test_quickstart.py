@@ -76,6 +76,7 @@ def test_a_file_of_somebodys_is_not_replaced(quickstart: Run, tmp_path: Path) ->
         assert quickstart("--keep", mine.parent)[0] == 0
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_what_was_reported(quickstart: Run, tmp_path: Path) -> None:
     report = run_json(quickstart, "--keep", tmp_path / "kept", "-s", 3)
     assert set(report) == {
@@ -101,6 +102,7 @@ def test_what_is_kept_is_what_was_reported(quickstart: Run, tmp_path: Path) -> N
     assert report["story"]["text"]
 
 
+@pytest.mark.slow
 def test_nothing_of_the_user_is_asked_or_changed(
     quickstart: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +120,7 @@ def test_nothing_of_the_user_is_asked_or_changed(
     assert [path for path in home.rglob("*") if path.suffix in (".gguf", ".json")] == []
 
 
+@pytest.mark.slow
 def test_where_downloads_are_forbidden_that_step_is_left_out_and_said(
     quickstart: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

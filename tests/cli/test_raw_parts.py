@@ -32,6 +32,7 @@ def server(hub_server: HubServer, whole: Path) -> HubServer:
     return hub_server
 
 
+@pytest.mark.slow
 def test_from_the_hub_to_a_running_model(
     gguf_hub: Cli, server: HubServer, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,7 @@ def group(request: pytest.FixtureRequest) -> Iterator[Group]:
             time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_pick_follows_the_limit_and_ignores_page_cache(group: Group, tmp_path: Path) -> None:
     large = tmp_path / "large.bin"
     code = f"""

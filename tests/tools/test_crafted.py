@@ -24,6 +24,7 @@ def test_the_same_seed_makes_the_same_files_and_another_others() -> None:
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.slow
 def test_every_kind_comes_once_in_a_long_campaign() -> None:
     single = {case.name for case in crafted_files.kinds()}
     assert len(single) == len(crafted_files.kinds()) > 548

@@ -127,6 +127,7 @@ def test_other_languages_keep_the_gender_of_their_heroes(language) -> None:
         assert tale.language == language.name
 
 
+@pytest.mark.slow
 def test_every_form_and_language_has_its_share() -> None:
     documents = list(stories.documents(0, 3000))
     forms = Counter(text.split(" ")[0] for text in documents)

@@ -397,6 +397,7 @@ def test_facts_have_llama_cpp_pythons_names(llm: Llama) -> None:
 # -- what cannot be -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_unknown_arguments_of_older_callers_are_accepted_with_a_warning(stories: Path) -> None:
     with pytest.warns(UserWarning, match="ignored: f16_kv, n_parts"):
         Llama(stories, n_ctx=32, n_parts=-1, f16_kv=True, n_gpu_layers=35, use_mlock=False).close()

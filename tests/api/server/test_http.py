@@ -168,6 +168,7 @@ def test_a_key_is_asked_of_all_but_page_and_health(serve: Callable[..., Running]
         assert server.http.get(path, headers=right).status_code == 200
 
 
+@pytest.mark.slow
 def test_every_route_of_every_interface_asks_for_the_key(serve: Callable[..., Running]) -> None:
     server = serve({"api_keys": ("secret",)})
     headers = {"Authorization": "Bearer secret"}

@@ -241,6 +241,7 @@ def test_what_has_come_is_counted_once(server: HubServer, fetcher: Make, notes: 
 # --- bounds
 
 
+@pytest.mark.slow
 def test_a_rate_is_kept_over_all_connections_and_files(server: HubServer, fetcher: Make) -> None:
     server.add_repo(REPO, {"a.bin": BIG, "b.bin": BIG[::-1]})
     rate = 1.3e6

@@ -126,6 +126,7 @@ def test_a_cancelled_one_ends(server: HubServer, tmp_path: Path) -> None:
         TRANSFER(HfHub(), source, tmp_path / "part", progress=SILENT, cancel=cancel)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stand_in")
 def test_files_of_the_working_folder_do_not_see_the_token(
     server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

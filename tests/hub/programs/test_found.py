@@ -202,6 +202,7 @@ def test_files_of_other_programs_are_not_removed(ollama: Path, gguf_hub: Cli) ->
     assert blob.read_bytes() == b"GGUF"
 
 
+@pytest.mark.slow
 def test_commands_that_read_a_model_take_its_name(
     ollama: Path, embedded: Path, gguf_hub: Cli
 ) -> None:

@@ -180,6 +180,7 @@ def test_without_a_device_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> No
     assert may_have_gpu()
 
 
+@pytest.mark.slow
 @has_wgpu
 def test_one_card_behind_two_drivers_is_one_and_two_equal_cards_are_two() -> None:
     pytest.importorskip("wgpu", reason="the extra `gpu` is not installed")
@@ -192,6 +193,7 @@ def test_one_card_behind_two_drivers_is_one_and_two_equal_cards_are_two() -> Non
     assert _without_repeats([software, CARD]) == [software, CARD]
 
 
+@pytest.mark.slow
 @has_wgpu
 def test_lavapipe_is_found_and_refused_with_nothing_printed(capfd) -> None:
     pytest.importorskip("wgpu", reason="the extra `gpu` is not installed")

@@ -85,6 +85,7 @@ def test_no_grammar_takes_long(
         assert "it takes more than" in str(error) and error is not None and error.hint
 
 
+@pytest.mark.slow
 def test_the_budget_of_a_grammar_ends_it(book: GrammarCache) -> None:
     began = time.thread_time()
     with pytest.raises(GrammarError, match=r"too large: it takes more than 0\.8 s of CPU time"):

@@ -172,6 +172,7 @@ def test_a_pattern_is_found_where_pythons_engine_finds_it(pattern: str, texts: l
         assert has_match(pattern, text) == (expected.search(text) is not None), (pattern, text)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(a=PATTERNS, b=PATTERNS, texts=TEXT_LISTS, low=st.integers(0, 3), more=st.integers(0, 4))
 def test_sets_of_texts_meet_join_and_part(

@@ -348,6 +348,7 @@ def test_a_cache_that_is_shorter_than_the_context_changes_no_bit(
         np.testing.assert_array_equal(short, whole)
 
 
+@pytest.mark.slow
 def test_what_a_window_hides_is_not_read(builder: KernelBuilder) -> None:
     """Chunks in front of the window may hold anything: here what would make every sum NaN."""
     heads, n = SHAPES[0], 3 * cache.CHUNK

@@ -70,6 +70,7 @@ def test_machine_code_computes(tmp_path: Path) -> None:
     assert f.tolist() == [0, 1, 2, 3, 4, 5, 3, 4, 5, 0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_kernel_that_could_raise_is_refused() -> None:
     def divides(tid, nth, op, bases):  # type: ignore[no-untyped-def]
         if nth > tid:
@@ -79,6 +80,7 @@ def test_a_kernel_that_could_raise_is_refused() -> None:
         compile_entry(divides, detect_cpu())
 
 
+@pytest.mark.slow
 def test_a_failing_compilation_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(GgufHubError, match="compiling kernels failed: `no_such_step`") as caught:
         KernelBuilder(folder=tmp_path).addresses(["no_such_step"])
@@ -274,6 +276,7 @@ def step_names() -> list[str]:
     return [name for name in all_ if not name.startswith("encode") or name in written]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", step_names())
 def test_every_step_has_a_kernel_for_each_instruction_set(name: str) -> None:
     for isa in ISAS:

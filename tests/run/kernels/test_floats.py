@@ -50,6 +50,7 @@ def bfloat_oracle(values: np.ndarray) -> np.ndarray:
     return (below + is_up).astype(np.uint16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_every_half_has_its_value(mode: str) -> None:
     bits = sample(mode, ALL_BITS)

@@ -86,6 +86,7 @@ def test_shipped_kernels_are_not_compiled(shipped: Path, target: Target, tmp_pat
     assert list((tmp_path / "cache").glob("*.o")) == []
 
 
+@pytest.mark.slow
 def test_what_is_not_shipped_is_compiled(shipped: Path, target: Target, tmp_path: Path) -> None:
     notes = Notes()
     builder = KernelBuilder(target.cpu, tmp_path / "cache", shipped)
@@ -112,6 +113,7 @@ def test_shipped_kernels_compute_the_bits_of_compiled_ones(
 # --- not used
 
 
+@pytest.mark.slow
 def test_a_changed_object_is_compiled_anew(shipped: Path, target: Target, tmp_path: Path) -> None:
     (path,) = shipped.glob("*/copy_rows.o")
     path.write_bytes(path.read_bytes()[:-1] + b"?")
@@ -225,6 +227,7 @@ def test_first_starts_with_the_catalog_and_the_built_in_model_compile_nothing(
     assert needed - set(ship_kernels.kernel_names()) == set()
 
 
+@pytest.mark.slow
 def test_every_shipped_kernel_exists_for_every_target() -> None:
     for each in targets():
         for name in ship_kernels.kernel_names():
@@ -239,6 +242,7 @@ def wheel(folder: Path, monkeypatch: pytest.MonkeyPatch, *, with_kernels: bool) 
     return Path(path)
 
 
+@pytest.mark.slow
 def test_a_wheel_is_pure_unless_kernels_are_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

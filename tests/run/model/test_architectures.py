@@ -305,6 +305,7 @@ def write_and_read(name: str, tensors: Any, tmp_path_factory: pytest.TempPathFac
     read_model(GgufFile.open(write_arch_model(path, name, tensors=tensors)))
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.data())
 def test_a_missing_tensor_is_refused_by_name(

@@ -20,7 +20,6 @@ from gguf_hub.run.kernels.quantize.encode_memory import WEIGHTED_TYPES
 from gguf_hub.run.quants import transcode
 from gguf_hub.run.quants.transcode import Job, Transcoder
 from tests import naive
-from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -150,20 +149,20 @@ def weighted(
 
 
 @pytest.mark.parametrize("type", sorted(WEIGHTED_TYPES), ids=lambda t: t.name)
-def test_weighted_errors_are_no_larger_than_ggmls(type: T, builder: KernelBuilder) -> None:
-    folder = ROOT.parent / "shared" / "data" / "arch" / "quants"
-    if not folder.is_dir():
-        pytest.skip("needs ../shared/data")
-    values = np.fromfile(folder / "stories260K.embd-8192.f32.bin", np.float32).reshape(-1, 256)
-    importance = np.fromfile(folder / "imatrix-256.f32.bin", np.float32)
-    blocks = np.fromfile(folder / f"{type.name}.stories260K.embd-8192.imatrix.blocks.bin", np.uint8)
+def test_weighted_errors_are_no_larger_than_ggmls(
+    type: T, builder: KernelBuilder, data: Path
+) -> None:
+    values = np.fromfile(data / "quants" / "stories260K.embd.f32.bin", np.float32)[:8192]
+    values = values.reshape(-1, 256)
+    importance = np.fromfile(data / "quants" / "imatrix-256.f32.bin", np.float32)
+    of_ggml = json.loads((data / "quants" / "weighted-errors.json").read_text())[type.name]
 
     def error(found: np.ndarray) -> float:
         difference = naive.dequantize(type, found).reshape(-1, 256).astype(np.float64) - values
         return float(np.sqrt((importance * difference**2).sum()))
 
     limit = 1.05 if type.name.startswith("IQ") else 1.02
-    assert error(weighted(builder, values, type, importance[None])) <= limit * error(blocks)
+    assert error(weighted(builder, values, type, importance[None])) <= limit * of_ggml
 
 
 @pytest.mark.parametrize("type", sorted(WEIGHTED_TYPES), ids=lambda t: t.name)

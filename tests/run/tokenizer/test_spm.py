@@ -43,6 +43,7 @@ def test_llama_cpp_vocabulary_vectors(llama2: Tokenizer, data: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_megabyte_of_text_comes_back(mixtral: Tokenizer, data: Path) -> None:
     text = (data / "text" / "tinyshakespeare.txt").read_text(encoding="utf-8")
     assert mixtral.decode(mixtral.encode(text)) == text

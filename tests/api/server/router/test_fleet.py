@@ -90,6 +90,7 @@ def test_a_model_that_is_always_busy_does_not_starve_another(start: Start, files
         assert all(each.result() for each in busy)
 
 
+@pytest.mark.slow
 def test_a_request_that_finds_no_room_in_time_is_told_to_come_back(
     start: Start, files: Files
 ) -> None:
@@ -120,6 +121,7 @@ def test_a_client_that_goes_leaves_the_queue(start: Start, files: Files) -> None
     assert router.started == ["a"]
 
 
+@pytest.mark.slow
 def test_a_model_stays_when_nobody_needs_its_room_any_more(start: Start, files: Files) -> None:
     router = start(files, max_models=1)
     router.ask("a")
@@ -156,6 +158,7 @@ def test_memory_for_one_holds_one_at_a_time(start: Start, files: Files, model_by
         assert [each.model.name for each in router.fleet.loaded] == [name]
 
 
+@pytest.mark.slow
 def test_memory_for_two_holds_two(start: Start, files: Files, model_bytes: int) -> None:
     router = start(files, ram_bytes=round(2.5 * model_bytes))
     for name in "abc":
@@ -221,6 +224,7 @@ def test_a_process_that_dies_before_it_answers_is_replaced(
     assert any("ended with exit code 3" in note for note in router.notes)
 
 
+@pytest.mark.slow
 def test_all_that_a_process_had_not_answered_is_answered_by_the_next(
     start: Start, files: Files, tmp_path: Path
 ) -> None:
@@ -276,6 +280,7 @@ def test_a_stream_that_breaks_off_ends_with_an_error_of_its_interface(
 # -- time -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_idle_model_is_unloaded_and_a_busy_one_is_not(start: Start, files: Files) -> None:
     router = start(files, keep_alive_s=0.3)
     router.ask("a", wait=0.6)
@@ -310,6 +315,7 @@ def test_unloading_waits_for_the_answer_and_later_requests_load_again(
     assert router.started == ["a", "a"]
 
 
+@pytest.mark.slow
 def test_loading_can_be_broken_off(start: Start, files: Files) -> None:
     router = start(files)
     router.orders["a"] = {"load_s": 2}

@@ -31,6 +31,7 @@ def pull(router: RunningRouter, name: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in reply.iter_lines()]
 
 
+@pytest.mark.slow
 def test_a_model_is_pulled_with_progress_served_and_deleted(
     start: Start, model: bytes, hub_server: HubServer, tmp_path: Path
 ) -> None:
@@ -60,6 +61,7 @@ def test_a_model_is_pulled_with_progress_served_and_deleted(
     assert router.http.request("DELETE", "/api/delete", json={"model": NAME}).status_code == 404
 
 
+@pytest.mark.slow
 def test_a_download_in_the_background_is_reported_as_events(
     start: Start, model: bytes, hub_server: HubServer
 ) -> None:
@@ -81,6 +83,7 @@ def test_a_download_in_the_background_is_reported_as_events(
     assert router.statuses() == {}
 
 
+@pytest.mark.slow
 def test_a_download_that_nobody_watches_any_more_stops_and_goes_on_later(
     start: Start, model: bytes, hub_server: HubServer
 ) -> None:

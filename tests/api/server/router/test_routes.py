@@ -133,6 +133,7 @@ def test_the_only_model_that_was_named_answers_to_every_name(start: Start, files
     assert router.http.post("/api/chat", json={"model": "gpt-4o"}).status_code == 404
 
 
+@pytest.mark.slow
 def test_a_machine_without_models_says_so(start: Start, tmp_path: Path) -> None:
     router = start(None, folder=tmp_path / "store")
     assert router.http.get("/v1/models").json()["data"] == []
@@ -275,6 +276,7 @@ def test_a_stored_response_is_found_in_whichever_process_has_it(start: Start, fi
 # -- Ollama ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_keep_alive_of_a_request_says_how_long_a_model_stays(start: Start, files: Files) -> None:
     router = start(files, keep_alive_s=0.3)
 
@@ -335,6 +337,7 @@ def test_what_ollama_makes_of_models_is_refused_plainly(start: Start, files: Fil
     }
 
 
+@pytest.mark.slow
 def test_listening_ends_when_the_server_stops(start: Start, files: Files) -> None:
     router = start(files)
     ended = threading.Event()

@@ -143,6 +143,7 @@ PATTERNS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     some=st.lists(PATTERNS, min_size=1, max_size=3), nots=st.lists(PATTERNS, max_size=2),
