@@ -1,21 +1,26 @@
 """Which tests a run takes: all of them with ``--all``, else those of a quick look at everything.
 
-A quick look leaves out tests marked ``slow`` and all tensor types but a few of each kind, as each
-has kernels of its own to compile; of a test with several parameters it takes as many cases as show
-each value of each parameter once, not all of their combinations. Whoever names files or a keyword
-(``-k``) gets all that is there.
+A quick look leaves out tests marked ``slow``, all tensor types but a few of each kind and all
+instruction sets but the CPU's best one, as each has kernels of its own to compile. Of a test with
+several parameters it takes as many cases as show each value of each parameter once, not all of
+their combinations, and of any test a dozen cases at most, from all over its list. Whoever names
+files or a keyword (``-k``) gets all that is there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
 from gguf_hub.gguf.types import QuantType as T
+from gguf_hub.run.kernels.build.cpu import ISAS, usable_isas
 
 _TYPES = {T.F32, T.F16, T.Q4_0, T.Q8_0, T.Q4_K, T.Q6_K, T.IQ4_XS}
 """Tensor types of a quick look."""
+_MOST_CASES = 12
+"""Of each test in a quick look."""
+_OTHER_ISAS = {*ISAS} - {usable_isas()[-1]}
 
 
 def takes_all(config: pytest.Config) -> bool:
@@ -40,25 +45,39 @@ def _values_of(item: pytest.Item) -> set[tuple[object, ...]]:
     return {(test, *table, *(id(params[name]) for name in table)) for table in tables}
 
 
+def types_taken(config: pytest.Config, types: Iterable[T]) -> list[T]:
+    """Return those of the tensor types that a run takes, as its kernels are compiled at once."""
+    return [type_ for type_ in types if config.option.all or type_ in _TYPES]
+
+
 def _is_left_out(item: pytest.Item) -> bool:
+    if item.get_closest_marker("slow"):
+        return True
     params = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    has_other_type = any(isinstance(each, T) and each not in _TYPES for each in params)
-    return has_other_type or item.get_closest_marker("slow") is not None
+    return any(
+        each in _OTHER_ISAS if isinstance(each, str) else isinstance(each, T) and each not in _TYPES
+        for each in params
+    )
 
 
 def quick_look(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:
     """Return (items to run, items left out), each in their order."""
     seen: set[tuple[object, ...]] = set()
-    taken, left_out = [], []
+    cases: dict[str, list[pytest.Item]] = {}
     for item in items:
         values = _values_of(item)
         shows_nothing_new = values and values <= seen
-        if shows_nothing_new or _is_left_out(item):
-            left_out.append(item)
-        else:
-            taken.append(item)
+        if not (shows_nothing_new or _is_left_out(item)):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
             seen |= values
-    return taken, left_out
+    taken = {item for each in cases.values() for item in _spread(each)}
+    return [item for item in items if item in taken], [item for item in items if item not in taken]
+
+
+def _spread(cases: list[pytest.Item]) -> list[pytest.Item]:
+    """Return a dozen cases from all over a list."""
+    n = min(len(cases), _MOST_CASES)
+    return [cases[i * len(cases) // n] for i in range(n)]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

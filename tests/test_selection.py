@@ -32,6 +32,9 @@ def test_ways(way, n): ...
 @pytest.mark.parametrize("type", [T.Q5_1, T.Q4_K, T.IQ1_S])
 def test_types(type): ...
 
+@pytest.mark.parametrize("n", range(100))
+def test_many(n): ...
+
 @pytest.mark.slow
 def test_slow(): ...
 
@@ -59,8 +62,9 @@ def found(folder: Path, *options: str) -> dict[str, int]:
     return {name: names.count(name) for name in names}
 
 
-QUICK = {"test_grid": 6, "test_pairs": 4, "test_ways": 4, "test_types": 1, "test_plain": 1}
-ALL = {**QUICK, "test_grid": 12, "test_ways": 6, "test_types": 3, "test_slow": 1}
+QUICK = {"test_grid": 6, "test_pairs": 4, "test_ways": 4, "test_types": 1, "test_plain": 1,
+         "test_many": 12}  # fmt: skip
+ALL = {**QUICK, "test_grid": 12, "test_ways": 6, "test_types": 3, "test_slow": 1, "test_many": 100}
 
 
 def test_a_quick_look_shows_each_value_once_and_leaves_out_what_is_slow(folder: Path) -> None:

@@ -228,6 +228,7 @@ def test_any_callable_is_a_draft_model(stories: Path) -> None:
     assert lengths == list(range(lengths[0], lengths[0] + 6))
 
 
+@pytest.mark.slow
 def test_a_llama_drafts_for_another(stories: Path) -> None:
     """Its own texts go on between; sampled texts are other ones, greedy ones the same."""
     small = Llama(str(stories.with_name("stories260K.q4_0.gguf")), n_ctx=64, verbose=False)

@@ -96,6 +96,7 @@ def test_a_token_reads_the_experts_in_use_and_the_cache(model: Path, gguf_hub) -
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["", "--markdown"])
 def test_people_get_a_row_for_each_test(model: Path, form: str, gguf_hub) -> None:
     args = [arg for arg in ("-p", 4, "-n", 2, "-d", 3, "-r", 1, "-t", 1, form) if arg != ""]

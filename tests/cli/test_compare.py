@@ -50,6 +50,7 @@ def test_quants_are_compared_with_the_first(models: list[Path], text: Path, gguf
     assert "tokens scored in" in err
 
 
+@pytest.mark.slow
 def test_logits_of_the_base_are_kept(
     models: list[Path], text: Path, tmp_path: Path, gguf_hub
 ) -> None:

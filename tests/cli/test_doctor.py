@@ -112,6 +112,7 @@ def test_a_server_that_is_no_hub_is_a_problem(
         assert (code, [words in problem for problem in data["problems"]]) == (1, [True]), data
 
 
+@pytest.mark.slow
 def test_an_empty_number_of_seconds_is_none(
     gguf_hub, hub: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ def test_an_edited_download_is_never_replaced_unasked(
     assert path.read_bytes() == original
 
 
+@pytest.mark.slow
 def test_everybody_is_told_of_an_edit(path: Path, gguf_hub: Run) -> None:
     gguf_hub("edit", path, "--set", "general.name=mine")
     (row,) = json.loads(gguf_hub("ls", "--json")[1])["files"]

@@ -24,6 +24,7 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_writes_a_matrix_and_says_where(model: Path, text: Path, tmp_path: Path, gguf_hub) -> None:
     target = tmp_path / "i.gguf"
     code, out, err = gguf_hub("imatrix", model, "-f", text, "-o", target, "-c", 16, "-t", 1)

@@ -16,6 +16,7 @@ def source(tmp_path: Path) -> Path:
     return write_mixtral(tmp_path / "in.gguf", SMALL, layout="split", recipe="F16")
 
 
+@pytest.mark.slow
 def test_writes_the_file_and_says_where(source: Path, tmp_path: Path, gguf_hub) -> None:
     target = tmp_path / "out.gguf"
     code, out, err = gguf_hub("quantize", source, target, "q8_0", "--layout", "merged", "-t", 2)
@@ -36,6 +37,7 @@ def test_a_dry_run_shows_every_tensor_and_writes_nothing(source: Path, gguf_hub)
     assert not target.exists()
 
 
+@pytest.mark.slow
 def test_json_tells_the_same(source: Path, gguf_hub) -> None:
     target = source.with_name("out.gguf")
     arguments = ["quantize", source, target, "Q4_K", "--recipe", "card", "--dry-run", "--json"]
@@ -112,6 +114,7 @@ def imatrix(source: Path, tmp_path: Path, gguf_hub) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_an_importance_matrix_is_used(source: Path, imatrix: Path, gguf_hub) -> None:
     out = source.with_name("out.gguf")
     report = json.loads(
@@ -178,6 +181,7 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_file_is_made_to_measure(
     tmp_path: Path, text: Path, gguf_hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -455,6 +455,7 @@ def test_a_saved_prompt_holds_the_output_only_when_asked_to(
     assert n_computed() == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other",
     [("--rope-scale", 2), ("--rope-freq-base", 5e4), ("-ctk", "q8_0"), ("-c", 256)],

@@ -39,6 +39,7 @@ def test_a_model_finds_all_its_kernels_compiled(model: Path, gguf_hub) -> None:
     assert {path.name for path in Path(facts["folder"]).glob("*.o")} == before
 
 
+@pytest.mark.slow
 def test_a_second_time_there_is_nothing_to_do(model: Path, gguf_hub) -> None:
     assert gguf_hub("warmup", model, "-ctk", "q8_0")[0] == 0
     code, out, err = gguf_hub("warmup", model, "-ctk", "q8_0")

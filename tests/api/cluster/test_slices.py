@@ -168,6 +168,7 @@ def test_each_node_gets_its_share_and_the_logits_are_those_of_the_file(
         assert sum(host.server.sent_bytes.values()) <= 1.01 * sum(shares(mixture, n_nodes))
 
 
+@pytest.mark.slow
 def test_only_what_is_new_is_fetched_for_another_placing(
     mixture: Path, lacking: Callable[[int], LackingHost]
 ) -> None:
@@ -256,6 +257,7 @@ def test_bytes_that_stay_wrong_are_refused_by_tensor_and_origin(
     assert 0 < again < shares(mixture, 1)[0]
 
 
+@pytest.mark.slow
 def test_an_interrupted_transfer_is_gone_on_with(
     mixture: Path, lacking: Callable[[int], LackingHost], served: HubServer
 ) -> None:

@@ -350,6 +350,7 @@ def test_processors_and_criteria_have_their_say(llm: Llama) -> None:
     assert answer["choices"][0]["finish_reason"] == "stop"
 
 
+@pytest.mark.slow
 def test_the_cache_may_be_of_eight_bits(opened: Any) -> None:
     model = opened(type_k=8, type_v=8)
     assert text(model("Once upon", max_tokens=8, temperature=0)) == " a time, there was a little g"

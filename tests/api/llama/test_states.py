@@ -96,6 +96,7 @@ def test_a_draft_model_is_refused(path: Path) -> None:
         opened(path, draft_model=lambda ids, **more: np.array([1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("swa_full", [None, False])
 def test_windows_that_have_moved_on_are_computed_again(
     swa_full: bool | None, tmp_path: Path, kernels: None

@@ -42,6 +42,7 @@ def test_what_is_no_name_is_refused(name: str) -> None:
         AllowedHosts([name])
 
 
+@pytest.mark.slow
 @given(st.text(max_size=40))
 def test_no_text_passes_for_this_machine_but_its_names(text: str) -> None:
     if AllowedHosts([]).allows([text]):

@@ -265,6 +265,7 @@ TRANSIENT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRANSIENT)
 def test_a_range_is_read_again_as_downloads_are(server: HubServer, name: str) -> None:
     server.redirect = True

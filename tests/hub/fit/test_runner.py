@@ -77,6 +77,7 @@ def test_what_is_counted_is_what_a_prompt_writes(
     assert need.scratch_bytes == allocated - unread
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gemma3", "gpt-oss", "gemma4-e"])
 def test_windows_are_counted_with_a_batch(tmp_path: Path, name: str) -> None:
     path = write_arch_model(tmp_path / "model.gguf", name, keys={"context_length": 4096})

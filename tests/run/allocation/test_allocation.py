@@ -225,6 +225,7 @@ def test_a_source_of_few_bits_is_probed_by_the_smallest_type(tmp_path: Path) -> 
     assert probe_type(other, T.Q6_K) is None
 
 
+@pytest.mark.slow
 def test_a_probe_is_the_source_with_other_weights(source: Path) -> None:
     plan = plan_quantize(source, FileType.F16, requantize=True)
     names = [part.spec.name for part in plan.parts if "attn_v" in part.spec.name]

@@ -65,6 +65,7 @@ CASES = [
 """All placements of some models, and a third of them, in turns, of the others."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "how"), CASES)
 def test_any_placement_gives_the_same_bits(
     name: str, how: str, builder: KernelBuilder, tmp_path: Path

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from gguf_hub.run.kernels.vm.machine import CompiledMachine, Memory
 from gguf_hub.run.kernels.vm.ops import N_TOKENS, step
 from tests import naive
 from tests.conftest import KERNELS
+from tests.selection import types_taken
 from tests.synth import SCALES, random_blocks, store_other_factors
 
 T = QuantType
@@ -36,27 +36,24 @@ HEAD_TYPES = [T.F16, T.Q8_0, T.Q4_K]
 TOLERANCE = 2e-6
 
 
-@cache
-def builder_for(isa: str) -> KernelBuilder:
+@pytest.fixture(scope="module", params=usable_isas())
+def builder(request: pytest.FixtureRequest) -> KernelBuilder:
     """A builder for one instruction set, its kernels compiled in one go."""
+    isa = request.param
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GGUF_HUB_ISA", isa)
         patch.setenv("GGUF_HUB_KERNEL_CACHE", str(KERNELS))
         builder = KernelBuilder()
-    builder.addresses(kernels_of(isa))
+    builder.addresses(kernels_of(isa, types_taken(request.config, types_of(isa))))
     return builder
 
 
-def kernels_of(isa: str) -> list[str]:
-    """What is run here on an instruction set."""
-    matmuls = [f"matmul.{type_.name}" for type_ in {*types_of(isa), *HEAD_TYPES}]
+def kernels_of(isa: str, types: Iterable[T] | None = None) -> list[str]:
+    """What is run here on an instruction set; all types, or only some of them."""
+    types = types_of(isa) if types is None else types
+    matmuls = [f"matmul.{type_.name}" for type_ in {*types, *HEAD_TYPES}]
     matmuls += [f"head_matmul.{type_.name}" for type_ in HEAD_TYPES]
     return ["run_program", "quantize_q8_0", "quantize_q8_k", *matmuls]
-
-
-@pytest.fixture(scope="module", params=usable_isas())
-def builder(request: pytest.FixtureRequest) -> KernelBuilder:
-    return builder_for(request.param)
 
 
 @pytest.mark.parametrize("isa", sorted(set(ISAS) - set(usable_isas())))

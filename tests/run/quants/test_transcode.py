@@ -20,18 +20,20 @@ from gguf_hub.run.kernels.quantize.encode_memory import WEIGHTED_TYPES
 from gguf_hub.run.quants import transcode
 from gguf_hub.run.quants.transcode import Job, Transcoder
 from tests import naive
+from tests.selection import types_taken
 
 
 @pytest.fixture(scope="module")
-def builder() -> Iterator[KernelBuilder]:
+def builder(request: pytest.FixtureRequest) -> Iterator[KernelBuilder]:
     """One builder for all: linking takes time, too."""
     with pytest.MonkeyPatch.context() as patch:
         from tests.conftest import KERNELS
 
         patch.setenv("GGUF_HUB_KERNEL_CACHE", str(KERNELS))
         made = KernelBuilder()
-        names = [f"encode.{type.name}" for type in WRITABLE_TYPES]
-        names += [f"encode_weighted.{type.name}" for type in WEIGHTED_TYPES]
+        types = types_taken(request.config, WRITABLE_TYPES)
+        names = [f"encode.{type.name}" for type in types]
+        names += [f"encode_weighted.{type.name}" for type in types if type in WEIGHTED_TYPES]
         made.addresses([*names, "decode.F32", "decode.F16", "decode.Q4_K", "run_program"])
         yield made
 

@@ -59,6 +59,7 @@ def test_two_clients_of_two_models_with_room_for_one_both_get_all_answers(
     assert max(n_loaded) == 1
 
 
+@pytest.mark.slow
 def test_a_swap_waits_for_what_is_being_answered_and_loses_none(start: Start, files: Files) -> None:
     router = start(files, max_models=1)
     router.ask("a")
@@ -237,6 +238,7 @@ def test_all_that_a_process_had_not_answered_is_answered_by_the_next(
     assert router.started == ["a", "a"]
 
 
+@pytest.mark.slow
 def test_a_request_that_kills_each_process_is_answered_with_an_error(
     start: Start, files: Files
 ) -> None:
@@ -301,6 +303,7 @@ def test_looking_at_a_model_does_not_keep_it_loaded(start: Start, files: Files) 
     assert router.http.get("/metrics", params={"model": "a"}).status_code == 400
 
 
+@pytest.mark.slow
 def test_unloading_waits_for_the_answer_and_later_requests_load_again(
     start: Start, files: Files
 ) -> None:
