@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import pytest
 
 from gguf_hub.gguf.types import QuantType as T
+from gguf_hub.resources.cpus import usable_cpus
 from gguf_hub.run.kernels.build.cpu import ISAS, usable_isas
 
 _TYPES = {T.F32, T.F16, T.Q4_0, T.Q8_0, T.Q4_K, T.Q6_K, T.IQ4_XS}
@@ -90,6 +91,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: left out of a quick look at everything")
     config.option.all = takes_all(config)  # xdist hands options to its workers
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes ``-n auto`` takes: tests wait for servers and compilers, too."""
+    return len(usable_cpus()) + 1
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

@@ -283,6 +283,7 @@ def test_the_server_drafts_too(servers: list[Any]) -> None:
     assert drafting["timings"]["draft_n"] > drafting["timings"]["draft_n_accepted"] > 0
 
 
+@pytest.mark.slow
 def test_the_server_drafts_with_a_model(stories: Path) -> None:
     from tests.api.server.running import Running
 

@@ -44,6 +44,7 @@ def test_writes_a_matrix_and_says_where(model: Path, text: Path, tmp_path: Path,
     assert "output.weight" in read_imatrix(target).entries
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_gone_on_with(
     model: Path, text: Path, tmp_path: Path, gguf_hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:

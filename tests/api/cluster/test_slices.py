@@ -178,6 +178,7 @@ def test_only_what_is_new_is_fetched_for_another_placing(
     assert alone == [shares(mixture, 1)[0] - first[0]]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="files have holes only where they are asked for")
 def test_slices_take_no_room_for_what_they_lack(
     mixture: Path, lacking: Callable[[int], LackingHost], tmp_path: Path

@@ -113,6 +113,7 @@ def test_rows_of_few_blocks_and_quantised_sources_have_fewer_types(tmp_path: Pat
 # ---- errors ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_errors_are_those_of_the_blocks(source: Path) -> None:
     matrix, known = matrix_of(source), {}
     wishes = Wishes(tensors=tuple(parse_tensor_types(["ffn_down=q4_k", ".=f16"], "")))
@@ -133,6 +134,7 @@ def test_errors_are_those_of_the_blocks(source: Path) -> None:
     assert known[unit.name][T.Q4_K] == pytest.approx(error / norm, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_more_bits_are_smaller_errors_and_the_source_has_none(source: Path) -> None:
     unit, known = units_of(source)["blk.0.attn_q.weight"], {}
     with GgufFile.open(source) as file:
@@ -146,6 +148,7 @@ def test_more_bits_are_smaller_errors_and_the_source_has_none(source: Path) -> N
     assert again[unit.name] == errors | {T.Q2_K: 0.5}  # what is known is not measured
 
 
+@pytest.mark.slow
 def test_a_weight_that_is_no_number_is_named(source: Path) -> None:
     with GgufFile.open(source) as file:
         at = file.start_of("blk.0.attn_q.weight")

@@ -99,6 +99,7 @@ def test_a_long_prompt_waits_for_the_kernels_made_for_it(path: Path, folder: Pat
         assert len(builder.replaced()) == len(LATE)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_a_killed_compiler_harms_no_text(
     path: Path, folder: Path, expected: list[np.ndarray]

@@ -34,7 +34,10 @@ from tools.ship_kernels import Target, ship, targets
 NAMES = ["run_program", "matmul.Q4_K", "copy_rows", "silu_mul"]
 USABLE = [target for target in targets() if all(map(has_feature, target.features))]
 OTHER_UID = 61002
-pytestmark = pytest.mark.skipif(not USABLE, reason="nothing is shipped for this CPU")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not USABLE, reason="nothing is shipped for this CPU"),
+]
 posix = pytest.mark.skipif(os.name == "nt", reason="owners and modes as POSIX has them")
 
 
@@ -76,7 +79,6 @@ def edit(folder: Path, change: Callable[[dict], object]) -> None:
 # --- used
 
 
-@pytest.mark.slow
 def test_shipped_kernels_are_not_compiled(shipped: Path, target: Target, tmp_path: Path) -> None:
     notes = Notes()
     builder = KernelBuilder(target.cpu, tmp_path / "cache", shipped)
@@ -86,7 +88,6 @@ def test_shipped_kernels_are_not_compiled(shipped: Path, target: Target, tmp_pat
     assert list((tmp_path / "cache").glob("*.o")) == []
 
 
-@pytest.mark.slow
 def test_what_is_not_shipped_is_compiled(shipped: Path, target: Target, tmp_path: Path) -> None:
     notes = Notes()
     builder = KernelBuilder(target.cpu, tmp_path / "cache", shipped)
@@ -113,7 +114,6 @@ def test_shipped_kernels_compute_the_bits_of_compiled_ones(
 # --- not used
 
 
-@pytest.mark.slow
 def test_a_changed_object_is_compiled_anew(shipped: Path, target: Target, tmp_path: Path) -> None:
     (path,) = shipped.glob("*/copy_rows.o")
     path.write_bytes(path.read_bytes()[:-1] + b"?")
@@ -227,7 +227,6 @@ def test_first_starts_with_the_catalog_and_the_built_in_model_compile_nothing(
     assert needed - set(ship_kernels.kernel_names()) == set()
 
 
-@pytest.mark.slow
 def test_every_shipped_kernel_exists_for_every_target() -> None:
     for each in targets():
         for name in ship_kernels.kernel_names():
@@ -242,7 +241,6 @@ def wheel(folder: Path, monkeypatch: pytest.MonkeyPatch, *, with_kernels: bool) 
     return Path(path)
 
 
-@pytest.mark.slow
 def test_a_wheel_is_pure_unless_kernels_are_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,7 +250,6 @@ def test_a_wheel_is_pure_unless_kernels_are_asked_for(
         assert not [name for name in archive.namelist() if name.endswith(".o")]
 
 
-@pytest.mark.slow
 def test_what_is_installed_from_a_wheel_with_kernels_compiles_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: Target
 ) -> None:

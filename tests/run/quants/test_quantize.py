@@ -251,6 +251,7 @@ def test_errors_that_count_become_smaller(
             assert error < 0.9 * plain[name], name
 
 
+@pytest.mark.slow
 def test_keys_say_which_importance_matrix_it_was(source: Path, tmp_path: Path) -> None:
     imatrix = importance(source)
     quantize_file(source, tmp_path / "a.gguf", FileType.Q4_K_M, imatrix=imatrix, n_threads=1)

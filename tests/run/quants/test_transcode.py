@@ -129,6 +129,7 @@ class Remembering(KernelBuilder):
         return super().addresses(self.asked[-1], progress)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("builder")  # which has them compiled
 def test_kernels_are_requested_together() -> None:
     fresh = Remembering()
