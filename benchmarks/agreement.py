@@ -29,10 +29,12 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.quality import MODEL, gguf_hub, write_stories
+from benchmarks.vs_llama_cpp import TYPES
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import FileType
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
+from gguf_hub.run.perplexity.measure import log_softmax
 from gguf_hub.run.quants.imatrix import ImportanceMatrix
 from gguf_hub.run.quants.imatrix_file import read_imatrix
 from gguf_hub.run.quants.quantize import quantize_file
@@ -41,7 +43,6 @@ from gguf_hub.run.tokenizer import load_tokenizer
 
 Logits = NDArray[np.float32]
 
-CARD = ("Q2_K", "Q3_K_M", "Q4_0", "Q4_K_M", "Q5_0", "Q5_K_M", "Q6_K", "Q8_0")
 ALIKE = 0.999
 """Least cosine of the logits of two programs that compute the same file."""
 THEIRS = """
@@ -121,14 +122,8 @@ def cosines(a: Logits, b: Logits) -> tuple[float, NDArray[np.float64]]:
 
 def divergence(a: Logits, b: Logits) -> float:
     """Return the mean KL divergence of b from a, in nats."""
-    log_p, log_q = (_log_softmax(x.astype(np.float64)) for x in (a, b))
+    log_p, log_q = log_softmax(a), log_softmax(b)
     return float((np.exp(log_p) * (log_p - log_q)).sum(1).mean())
-
-
-def _log_softmax(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    x = x - x.max(1, keepdims=True)
-    result: NDArray[np.float64] = x - np.log(np.exp(x).sum(1, keepdims=True))
-    return result
 
 
 def row(name: str, path: Path, exact: Path, peer: Peer, ids: list[int]) -> tuple[str, float]:
@@ -148,7 +143,7 @@ def row(name: str, path: Path, exact: Path, peer: Peer, ids: list[int]) -> tuple
 def mixes() -> Iterator[tuple[str, FileType, Recipe]]:
     """Yield every file type with today's mix, and the catalog's with its own."""
     yield from ((kind.name, kind, "llama.cpp") for kind in FileType)
-    yield from ((f"{name}, catalog's", FileType[name], "card") for name in CARD)
+    yield from ((f"{name}, catalog's", FileType[name], "card") for name in TYPES)
 
 
 def measure(

@@ -62,16 +62,6 @@ class KeptConversion:
     outtype: str = ""
     is_as_written: bool = False
 
-    @property
-    def is_current(self) -> bool:
-        """Whether the checkpoint is still what it was made of."""
-        try:
-            return self.checkpoint is not None and _key_in(self.path) == key_of(
-                self.checkpoint, self.outtype
-            )
-        except GgufHubError:  # it is gone, or somebody else's
-            return False
-
 
 def find_conversion(path: Path) -> KeptConversion | None:
     """Return what is known of a file among the conversions; None for any other file."""
@@ -102,10 +92,18 @@ def superseded(conversions: Iterable[KeptConversion]) -> Iterator[KeptConversion
     groups: dict[tuple[Path | None, str], list[KeptConversion]] = {}
     for kept in conversions:
         groups.setdefault((kept.checkpoint, kept.outtype), []).append(kept)
-    for (checkpoint, _), group in groups.items():
-        current = [kept for kept in group if kept.is_current]
-        if checkpoint is not None and current:
-            yield from (kept for kept in group if kept not in current and kept.is_as_written)
+    for (checkpoint, outtype), group in groups.items():
+        key = _current_key(checkpoint, outtype)
+        if key in [_key_in(kept.path) for kept in group]:
+            yield from (kept for kept in group if _key_in(kept.path) != key and kept.is_as_written)
+
+
+def _current_key(checkpoint: Path | None, outtype: str) -> str | None:
+    """Return the key of a conversion made now; None where nobody could make one."""
+    try:
+        return key_of(checkpoint, outtype) if checkpoint else None
+    except GgufHubError:  # it is gone, or somebody else's
+        return None
 
 
 def lone_notes() -> list[Path]:

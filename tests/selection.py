@@ -52,13 +52,14 @@ def types_taken(config: pytest.Config, types: Iterable[T]) -> list[T]:
 
 
 def _is_left_out(item: pytest.Item) -> bool:
-    if item.get_closest_marker("slow"):
-        return True
     params = item.callspec.params.values() if hasattr(item, "callspec") else ()
-    return any(
-        each in _OTHER_ISAS if isinstance(each, str) else isinstance(each, T) and each not in _TYPES
-        for each in params
-    )
+    return item.get_closest_marker("slow") is not None or any(map(_wants_other_kernels, params))
+
+
+def _wants_other_kernels(param: object) -> bool:
+    if isinstance(param, T):
+        return param not in _TYPES
+    return isinstance(param, str) and param in _OTHER_ISAS
 
 
 def quick_look(items: Sequence[pytest.Item]) -> tuple[list[pytest.Item], list[pytest.Item]]:

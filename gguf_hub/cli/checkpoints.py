@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gguf_hub.cli import console
+from gguf_hub.conversions import kept_folder
 from gguf_hub.errors import GgufHubError, HubError
 from gguf_hub.paths import expand_user
 
@@ -76,7 +77,7 @@ def model_of_folder(
     Raises:
         GgufHubError: It cannot be converted, or the answer was no.
     """
-    from gguf_hub.run.convert.kept import find_kept, kept_folder, plan_kept, write_kept
+    from gguf_hub.run.convert.kept import find_kept, plan_kept, write_kept
     from gguf_hub.units import format_size
 
     if kept := find_kept(folder, outtype):
@@ -97,7 +98,6 @@ def model_of_folder(
 def _report_cost(plan: Plan, fetcher: Fetcher) -> None:
     """Say what it takes to run a repository that has no GGUF file."""
     from gguf_hub.hub.download.checkpoints import weights_bytes
-    from gguf_hub.run.convert.kept import kept_folder
     from gguf_hub.units import format_size
 
     size = format_size(weights_bytes([planned.file for planned in plan.files]))

@@ -12,8 +12,6 @@ from gguf_hub.oserrors import translate_os_errors
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.convert.conversion import Conversion, OutType, plan_conversion
 
-__all__ = ["find_kept", "kept_folder", "plan_kept", "write_kept"]
-
 
 def find_kept(folder: Path, outtype: OutType = "auto") -> Path | None:
     """Return the GGUF file that was made of a checkpoint as it is now; None if there is none."""

@@ -20,6 +20,7 @@ from gguf_hub.run.kernels.quantize.encode_memory import WEIGHTED_TYPES
 from gguf_hub.run.quants import transcode
 from gguf_hub.run.quants.transcode import Job, Transcoder
 from tests import naive
+from tests.conftest import KERNELS
 from tests.selection import types_taken
 
 
@@ -27,8 +28,6 @@ from tests.selection import types_taken
 def builder(request: pytest.FixtureRequest) -> Iterator[KernelBuilder]:
     """One builder for all: linking takes time, too."""
     with pytest.MonkeyPatch.context() as patch:
-        from tests.conftest import KERNELS
-
         patch.setenv("GGUF_HUB_KERNEL_CACHE", str(KERNELS))
         made = KernelBuilder()
         types = types_taken(request.config, WRITABLE_TYPES)
