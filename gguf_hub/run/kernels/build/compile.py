@@ -92,6 +92,7 @@ def compile_entry(entry, cpu: Cpu) -> bytes:
     Raises:
         RuntimeError: The function could raise; kernels must not, as nothing catches it.
     """
+    llvm.initialize_native_asmparser()  # some kernels hold assembly
     jitted = numba.njit(
         types.void(*[_INT64] * 4),
         error_model="numpy",

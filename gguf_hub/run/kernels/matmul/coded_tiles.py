@@ -9,7 +9,7 @@ import numpy as np
 
 from gguf_hub.run.kernels.generic.coded import CodedType, table_of, weights_of
 from gguf_hub.run.kernels.matmul import tile_products
-from gguf_hub.run.kernels.matmul.tile_products import TileOps
+from gguf_hub.run.kernels.matmul.tile_ops import TileOps
 from gguf_hub.run.kernels.matmul.tile_types import WeightTileType, by_groups, small
 from gguf_hub.run.kernels.simd.simd import splat_f32x16
 from gguf_hub.run.kernels.simd.simd512 import shift_in
@@ -48,7 +48,8 @@ def tile_type_of(coded: CodedType, ops: TileOps) -> WeightTileType:
     write = _writer(coded, ops)
     if coded.scale:
         products = ops.signed_scaled if is_signed else ops.scaled
-        multiply = products(coded.group, 128 if is_signed else coded.largest)
+        groups, largest = 256 // coded.group, 128 if is_signed else coded.largest
+        multiply = products(coded.group, groups, largest)
         unpack = _unpack_256(coded, write)
         return by_groups(
             ops, coded.type.type_size, unpack, multiply, group=coded.group, offset=offset

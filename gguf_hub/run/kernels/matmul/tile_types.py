@@ -6,7 +6,7 @@ For each block and each sixteen of the rows it has a record: the weights as byte
 
 Sums are those of ``x512_rows`` and ``x256_rows``, to the last bit: the integer sum of a block is
 exact, and each block adds to its lane's float sum by one ``fma``, in ascending order. ``ops`` are
-the operations of the CPU (see ``tile_products``).
+the operations of the CPU (see ``tile_ops``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gguf_hub.gguf.memory.scratch import COLUMN_BYTES, LANES
-from gguf_hub.run.kernels.matmul.tile_products import TileOps
+from gguf_hub.run.kernels.matmul.tile_ops import TileOps
 from gguf_hub.run.kernels.simd.simd_columns import (
     load_halves,
     load_words,
@@ -100,7 +100,7 @@ def small(
     """Return the weight tile of a type with blocks of 32.
 
     Args:
-        ops: See ``tile_products``.
+        ops: See ``tile_ops``.
         type_size: Bytes of a block, whose first half is the scale, the second perhaps the minimum.
         unpack_weights: ``(w, o, row_bytes, q, p)``: write the bytes.
         multiply_32: ``(total, q, p, record, qs, at)``: add their products with activations.
@@ -141,16 +141,16 @@ def store_pair(q, p, first, second):
 
 
 def by_groups(
-    ops: TileOps, type_size: int, unpack_weights: Callable, multiply_group: Callable,
+    ops: TileOps, type_size: int, unpack_weights: Callable, multiply_groups: Callable,
     *, group: int, offset: int,
 ) -> WeightTileType:  # fmt: skip
     """Return the weight tile of a type whose groups have signed scales and no minima.
 
     Args:
-        ops: See ``tile_products``.
+        ops: See ``tile_ops``.
         type_size: Bytes of a block.
         unpack_weights: ``(w, o, row_bytes, q, p, store_four)``: write the bytes and return d.
-        multiply_group: Adds products of a group times their scales (``TileOps.scaled``).
+        multiply_groups: Adds products times their groups' scales (``TileOps.scaled``).
         group: Weights of a group, 16 or 32.
         offset: What a byte is too large by.
     """
@@ -181,9 +181,7 @@ def by_groups(
         if offset:
             sums_at = 256 * blocks + sums_of * blocks + 2 * groups * b
             sums = multiply_pairs(sums, q, p + pairs, record, qs, sums_at)
-        for s in range(groups):
-            at, scales = 256 * b + group * s, p + 4096 + 64 * s
-            sums = multiply_group(sums, q, p + 16 * group * s, scales, record, qs, at)
+        sums = multiply_groups(sums, q, p, p + 4096, record, qs, 256 * b)
         return add_floats(total, sums, q, p + d, record, f, fs, b)
 
     return WeightTileType(256, type_size, record, unpack, multiply)

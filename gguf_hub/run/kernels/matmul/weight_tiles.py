@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gguf_hub.run.kernels.matmul.tile_products import TileOps
+from gguf_hub.run.kernels.matmul.tile_ops import TileOps
 from gguf_hub.run.kernels.matmul.tile_types import (
     WeightTileType,
     by_groups,
@@ -98,7 +98,7 @@ def _store_minima_k4(q, mins_at, b, c):
 
 def _q4_or_q5(ops: TileOps, type_size: int, has_fifth_bit: bool) -> WeightTileType:
     zeros_i32, multiply_4_pairs, scale_of = ops.zeros_i32, ops.pairs(4), ops.scale
-    multiply_32 = ops.scaled(32, 31 if has_fifth_bit else 15)
+    multiply_groups = ops.scaled(32, 8, 31 if has_fifth_bit else 15)
     nibbles = type_size - 128
     scales = 4096
     minima = scales + 8 * 64
@@ -133,10 +133,7 @@ def _q4_or_q5(ops: TileOps, type_size: int, has_fifth_bit: bool) -> WeightTileTy
         sums_at = 256 * blocks + 32 * blocks + 16 * b
         shift = multiply_4_pairs(zeros, q, p + minima, record, qs, sums_at)
         total = add_floats(total, shift, q, p + d + 64, record, f, fs, b)
-        sums = zeros
-        for s in range(8):
-            at = 256 * b + 32 * s
-            sums = multiply_32(sums, q, p + 512 * s, p + scales + 64 * s, record, qs, at)
+        sums = multiply_groups(zeros, q, p, p + scales, record, qs, 256 * b)
         return add_floats(total, sums, q, p + d, record, f, fs, b)
 
     return WeightTileType(256, type_size, record, unpack, multiply)
@@ -145,8 +142,8 @@ def _q4_or_q5(ops: TileOps, type_size: int, has_fifth_bit: bool) -> WeightTileTy
 def _by_sixteens(
     ops: TileOps, type_size: int, unpack_weights: Callable, largest: int, offset: int
 ) -> WeightTileType:
-    multiply_16 = ops.scaled(16, largest)
-    return by_groups(ops, type_size, unpack_weights, multiply_16, group=16, offset=offset)
+    multiply_groups = ops.scaled(16, 16, largest)
+    return by_groups(ops, type_size, unpack_weights, multiply_groups, group=16, offset=offset)
 
 
 @machine_code
@@ -266,7 +263,7 @@ def _q2_k(ops: TileOps) -> WeightTileType:
     minima, d, scales = 4096, 4096 + 8 * 64, 4096 + 10 * 64
     record = scales + (0 if is_folded else 16 * 64)
     zeros_i32, multiply_8_pairs, scale_of = ops.zeros_i32, ops.pairs(8), ops.scale
-    multiply_32, multiply_16 = ops.products(32, 45), ops.scaled(16, 3)
+    multiply_32, multiply_groups = ops.products(32, 45), ops.scaled(16, 16, 3)
 
     @machine_code
     def unpack(w, o, row_bytes, q, p):
@@ -298,9 +295,7 @@ def _q2_k(ops: TileOps) -> WeightTileType:
             for s in range(8):
                 sums = multiply_32(sums, q, p + 512 * s, record, qs, at + 32 * s)
         else:
-            for s in range(16):
-                to = p + scales + 64 * s
-                sums = multiply_16(sums, q, p + 256 * s, to, record, qs, at + 16 * s)
+            sums = multiply_groups(sums, q, p, p + scales, record, qs, at)
         return sums
 
     @machine_code
