@@ -67,16 +67,35 @@ def scales_of(type_size: int, d_at: int, factor=None):
     return one, eight
 
 
+def sums_by_pairs(first, second, third, fourth):
+    """Return ``(w, p, q, at)``: the integer sums of the eight blocks at ``p``, i32x8.
+
+    Arguments are ``(w, p, q, at)``: the products of the first two of the eight blocks at ``p`` with
+    the activations at ``at``, of the next two and so on, as many lanes for each block.
+    """
+
+    @machine_code
+    def sums(w, p, q, at):
+        return sums_of_eight(
+            first(w, p, q, at),
+            second(w, p, q, at + 64),
+            third(w, p, q, at + 128),
+            fourth(w, p, q, at + 192),
+        )
+
+    return sums
+
+
 def small_of(
-    type_size: int, pairs, block_sum, scales, minima, *,
+    type_size: int, eight_sums, block_sum, scales, minima, *,
     offset: int = 0, has_minimum: bool = False, scale=load_f16,
 ):  # fmt: skip
     """Return the eight floats of a type with blocks of 32.
 
     Args:
         type_size: Bytes of a block, whose first half is the scale, the second perhaps the minimum.
-        pairs: Four functions ``(w, p, q, at)``: the products of the first two of the eight blocks
-            at ``p`` with the activations at ``at``, of the next two and so on; eight lanes a block.
+        eight_sums: ``(w, p, q, at)``: the integer sums of the products of the eight blocks at ``p``
+            with the activations at ``at``.
         block_sum: ``(w, p, q, at)``: the integer sum of the products of the block at ``p``.
         scales: ``(w, p)``: those of the eight blocks at ``p``.
         minima: The same.
@@ -85,7 +104,6 @@ def small_of(
         scale: ``(w, p)``: that of the block at ``p``.
     """
     prefetch = prefetch_ahead(8 * type_size)
-    first, second, third, fourth = pairs
     add_end = _small_end_of(type_size, block_sum, offset, has_minimum, scale)
 
     @machine_code
@@ -95,12 +113,7 @@ def small_of(
         for g in range(blocks // 8):
             p, at = o + 8 * type_size * g, a + 256 * g
             prefetch(w, p)
-            sums = sums_of_eight(
-                first(w, p, q, at),
-                second(w, p, q, at + 64),
-                third(w, p, q, at + 128),
-                fourth(w, p, q, at + 192),
-            )
+            sums = eight_sums(w, p, q, at)
             if offset:
                 sums = sums - load_i32x8_at(q, a + n + 32 * g) * splat_i32x8(offset)
             total = fma(scales(w, p) * load_f32x8(f, x + 8 * g), floats(sums), total)

@@ -47,6 +47,7 @@ class RowOps:
         pairs: ``(a, b)``: the products of 16-bit numbers.
         bits: ``(value, ones)``: 32 bits spread over an i8x32, ``ones`` where one is set.
         lookup: A function of sixteen int8, see ``simd_lookup``.
+        adds_in_16_bits: Whether products of bytes are 16-bit sums of two: AVX2's are.
     """
 
     zeros: Callable
@@ -58,6 +59,7 @@ class RowOps:
     pairs: Callable
     bits: Callable
     lookup: Callable
+    adds_in_16_bits: bool
 
 
 def _avx2() -> RowOps:
@@ -91,7 +93,7 @@ def _avx2() -> RowOps:
 
     return RowOps(
         zeros, unsigned, signed, add_scaled, add_scaled_halves, add_scaled_signed, madd,
-        bits_i8x32, by_pshufb(32),
+        bits_i8x32, by_pshufb(32), True,
     )  # fmt: skip
 
 
@@ -113,7 +115,7 @@ def _dotprod() -> RowOps:
 
     return RowOps(
         neon.zeros, products, products, add_scaled, add_scaled_halves, add_scaled, neon.pairs,
-        neon.bits, by_tbl(),
+        neon.bits, by_tbl(), False,
     )  # fmt: skip
 
 

@@ -16,10 +16,21 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gguf_hub.run.kernels.matmul.one_row import scales_of, small_of
+from gguf_hub.run.kernels.matmul.one_row import scales_of, small_of, sums_by_pairs
 from gguf_hub.run.kernels.matmul.row_ops import RowOps
 from gguf_hub.run.kernels.simd import simd
-from gguf_hub.run.kernels.simd.simd import concat, floats, fma, splat_f32x8, splat_i32x8
+from gguf_hub.run.kernels.simd.simd import (
+    concat,
+    floats,
+    fma,
+    high_bits_of_two,
+    low_bits_of_two,
+    madd,
+    maddubs,
+    splat_f32x8,
+    splat_i16x16,
+    splat_i32x8,
+)
 from gguf_hub.run.kernels.simd.simd512 import load_i16x8_at, load_i16x16_at, shift_in, sum_of
 from gguf_hub.run.kernels.simd.simd_memory import (
     get,
@@ -32,14 +43,22 @@ from gguf_hub.run.kernels.simd.simd_memory import (
     load_u64,
     prefetch_ahead,
 )
-from gguf_hub.run.kernels.simd.simd_sums import shift_in_four, sums_of_four
+from gguf_hub.run.kernels.simd.simd_sums import (
+    add_neighbours_i32x8,
+    alternate,
+    high_halves,
+    low_halves,
+    packed_sums,
+    shift_in_four,
+    sums_of_four,
+)
 from gguf_hub.run.kernels.simd.vectors import machine_code
 
 # -- blocks of 32 ---------------------------------------------------------------------------------
 
 
 def small(
-    type_size: int, dot, *, offset: int = 0, has_minimum: bool = False, scales=None
+    type_size: int, dot, *, offset: int = 0, has_minimum: bool = False, scales=None, eight_sums=None
 ):  # fmt: skip
     """Return the dot product of a type with blocks of 32.
 
@@ -51,6 +70,8 @@ def small(
         has_minimum: Whether a minimum follows the scale.
         scales: ``(w, p)`` of the scale of the block at ``p`` and of those of the eight there, where
             they are no halves at the beginning.
+        eight_sums: ``(w, p, q, at)``: such sums of the eight blocks at ``p``, where they are found
+            faster than by ``dot``.
     """
 
     def pair_of(k: int):
@@ -75,7 +96,7 @@ def small(
     scale, eight_scales = scales or (load_f16, halves_at(0))
 
     return small_of(
-        type_size, [pair_of(k) for k in range(4)], block_sum,
+        type_size, eight_sums or sums_by_pairs(*map(pair_of, range(4))), block_sum,
         eight_scales, halves_at(2), offset=offset, has_minimum=has_minimum, scale=scale,
     )  # fmt: skip
 
@@ -107,9 +128,44 @@ def _nibbles(type_size: int, *, offset: int = 0, has_minimum: bool = False, fift
                 weights = weights | bits(load_u32(w, p + fifth_bits), 16)
             return unsigned(weights, q, at)
 
-        return small(type_size, dot, offset=offset, has_minimum=has_minimum)
+        eight = _eight_by_16_bits(type_size, fifth_bits) if ops.adds_in_16_bits else None
+        return small(type_size, dot, offset=offset, has_minimum=has_minimum, eight_sums=eight)
 
     return lanes
+
+
+def _eight_by_16_bits(type_size: int, fifth_bits: int):
+    """Return the sums of eight blocks of nibbles, perhaps with a fifth bit, as ``small`` takes it.
+
+    A vector holds the low nibbles of two blocks, another the high ones. Their products are added as
+    long as 16 bits surely hold the sums: of sixteen weights with four bits (16 x 15 x 127 =
+    30,480), of eight with five.
+    """
+
+    @machine_code
+    def pair(w, p, q, at):
+        first, second = p + type_size - 16, p + 2 * type_size - 16
+        packed = concat(load_i8x16(w, first), load_i8x16(w, second))
+        low, high = packed & 15, (packed >> 4) & 15
+        if fifth_bits:
+            a, b = load_u32(w, p + fifth_bits), load_u32(w, p + type_size + fifth_bits)
+            low, high = low | low_bits_of_two(a, b, 16), high | high_bits_of_two(a, b, 16)
+        x, y = load_i8x32(q, at), load_i8x32(q, at + 32)
+        return maddubs(low, low_halves(x, y)) + maddubs(high, high_halves(x, y))
+
+    @machine_code
+    def eight(w, p, q, at):
+        ones = splat_i16x16(1)
+        ab, cd = pair(w, p, q, at), pair(w, p + 2 * type_size, q, at + 64)
+        ef = pair(w, p + 4 * type_size, q, at + 128)
+        gh = pair(w, p + 6 * type_size, q, at + 192)
+        # of each vector, the first half belongs to blocks 0, 2, 4, 6
+        first, last = packed_sums(ab, cd), packed_sums(ef, gh)
+        if fifth_bits:
+            return alternate(add_neighbours_i32x8(madd(first, ones), madd(last, ones)))
+        return alternate(madd(packed_sums(first, last), ones))
+
+    return eight
 
 
 # -- blocks of 256 --------------------------------------------------------------------------------

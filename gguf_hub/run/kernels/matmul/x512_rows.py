@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gguf_hub.run.kernels.matmul.one_row import scales_of, small_of
+from gguf_hub.run.kernels.matmul.one_row import scales_of, small_of, sums_by_pairs
 from gguf_hub.run.kernels.simd import simd
 from gguf_hub.run.kernels.simd.simd import bits_i8x32, concat, floats, fma, splat_i32x8
 from gguf_hub.run.kernels.simd.simd512 import (
@@ -93,7 +93,7 @@ def small(type_size: int, pairs, one, *, offset: int, has_minimum: bool = False,
 
     scale, eight_scales = scales or (load_f16, halves_of_eight(type_size, 0))
     return small_of(
-        type_size, [multiplier(pair) for pair in pairs], block_sum,
+        type_size, sums_by_pairs(*map(multiplier, pairs)), block_sum,
         eight_scales, halves_of_eight(type_size, 2),
         offset=offset, has_minimum=has_minimum, scale=scale,
     )  # fmt: skip

@@ -130,6 +130,34 @@ def bits_i8x32(typingctx, bits, ones):
     return i8x32(types.uint32, ones), codegen
 
 
+def _bits_of_two(half: int):
+    """Return ``(first, second, ones)``: such lanes of a half of each of two numbers' bits."""
+
+    @intrinsic
+    def bits(typingctx, first, second, ones):
+        def codegen(context, builder, sig, args):
+            a, b = (
+                builder.bitcast(splat(builder, number, Vector("i32", 4)), i8x16.ir())
+                for number in args[:2]
+            )
+            lanes = [16 * (lane // 16) + 2 * half + lane % 16 // 8 for lane in range(32)]
+            bit = ir.Constant(i8x32.ir(), [1 << (lane % 8) for lane in range(32)])
+            is_set = builder.icmp_unsigned(
+                "==", builder.and_(shuffle(builder, a, b, lanes), bit), bit
+            )
+            value = context.cast(builder, args[2], sig.args[2], types.int8)
+            zero = ir.Constant(i8x32.ir(), [0] * 32)
+            return builder.select(is_set, splat(builder, value, i8x32), zero)
+
+        return i8x32(types.uint32, types.uint32, ones), codegen
+
+    return bits
+
+
+low_bits_of_two, high_bits_of_two = _bits_of_two(0), _bits_of_two(1)
+"""Spread 16 bits, the low or the high ones, of two numbers over 32 lanes, as ``bits_i8x32``."""
+
+
 # -- arithmetic --------------------------------------------------------------------------------
 
 

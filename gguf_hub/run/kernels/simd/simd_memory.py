@@ -21,6 +21,7 @@ from gguf_hub.run.kernels.simd.vectors import (
     i32x8,
     machine_code,
     pointer_to,
+    shuffle,
 )
 
 # -- floats of the file as float32: a number, or a vector of them ----------------------------------
@@ -141,16 +142,26 @@ load_f16x8, load_bf16x8 = (widening_loader(8, *FLOATS[name]) for name in ("F16",
 
 @intrinsic
 def load_strided_f16x8(typingctx, array, offset, stride):
-    """Load eight halves of a byte array, ``stride`` bytes apart, and widen them to float32."""
+    """Load eight halves of a byte array, ``stride`` bytes apart, and widen them to float32.
+
+    Number i is loaded with what lies around it, so that it comes to lie in lane i: a blend takes it
+    from there, where a load by itself would be an insertion. From the first half to the last one,
+    no byte outside is read.
+    """
 
     def codegen(context, builder, sig, args):
-        halves = ir.Constant(ir.VectorType(ir.HalfType(), 8), ir.Undefined)
-        index = args[1]
+        halves = ir.VectorType(ir.HalfType(), 8)
+        step = builder.sub(
+            context.cast(builder, args[2], sig.args[2], types.int64), ir.Constant(ir.IntType(64), 2)
+        )
+        found, index = None, args[1]
         for i in range(8):
-            pointer = pointer_to(context, builder, sig.args[0], args[0], index, ir.HalfType())
-            halves = builder.insert_element(halves, builder.load(pointer, align=1), i32(i))
-            index = builder.add(index, context.cast(builder, args[2], sig.args[2], types.int64))
-        return builder.fpext(halves, f32x8.ir())
+            pointer = pointer_to(context, builder, sig.args[0], args[0], index, halves)
+            loaded = builder.load(pointer, align=1)
+            lanes = [8 + lane if lane == i else lane for lane in range(8)]
+            found = shuffle(builder, found, loaded, lanes) if i else loaded
+            index = builder.add(index, step)
+        return builder.fpext(found, f32x8.ir())
 
     return f32x8(array, types.int64, stride), codegen
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from llvmlite import ir
 from numba.extending import intrinsic
 
-from gguf_hub.run.kernels.simd.vectors import Vector, i32x8, pick, shuffle
+from gguf_hub.run.kernels.simd.vectors import (
+    Vector,
+    call_llvm,
+    i8x32,
+    i16x16,
+    i32x8,
+    pick,
+    shuffle,
+)
 
 _I32X4 = Vector("i32", 4)
 
@@ -15,6 +24,49 @@ def add_neighbours(builder, a, b):
     even = [at + base for base in range(0, n, 4) for at in (0, 2, n, n + 2)]
     odd = [lane + 1 for lane in even]
     return builder.add(shuffle(builder, a, b, even), shuffle(builder, a, b, odd))
+
+
+@intrinsic
+def add_neighbours_i32x8(typingctx, a, b):
+    """Return sums of neighbours, those of ``b`` after those of ``a`` in each half."""
+
+    def codegen(context, builder, sig, args):
+        return add_neighbours(builder, *args)
+
+    return i32x8(i32x8, i32x8), codegen
+
+
+@intrinsic
+def packed_sums(typingctx, a, b):
+    """Return 16-bit sums of neighbours of 16 bits, those of ``b`` after ``a``'s in each half."""
+
+    def codegen(context, builder, sig, args):
+        ones = ir.Constant(i16x16.ir(), [1] * 16)
+        sums = [
+            call_llvm(builder, "llvm.x86.avx2.pmadd.wd", i32x8.ir(), [each, ones]) for each in args
+        ]
+        return call_llvm(builder, "llvm.x86.avx2.packssdw", i16x16.ir(), sums)
+
+    return i16x16(i16x16, i16x16), codegen
+
+
+def _lanes_of(lanes, vector: Vector, *, of_two: bool):
+    """Return a compiled function that takes some lanes of a vector, or of two."""
+
+    def codegen(context, builder, sig, args):
+        return shuffle(builder, args[0], args[-1], lanes)
+
+    if of_two:
+        return intrinsic(lambda typingctx, a, b: (vector(vector, vector), codegen))
+    return intrinsic(lambda typingctx, a: (vector(vector), codegen))
+
+
+low_halves = _lanes_of([*range(16), *range(32, 48)], i8x32, of_two=True)
+"""The first sixteen bytes of each of two i8x32."""
+high_halves = _lanes_of([*range(16, 32), *range(48, 64)], i8x32, of_two=True)
+"""The last sixteen bytes of each of two i8x32."""
+alternate = _lanes_of([0, 4, 1, 5, 2, 6, 3, 7], i32x8, of_two=False)
+"""The lanes of both halves in turns."""
 
 
 @intrinsic
