@@ -151,6 +151,7 @@ def _super_256(coded: CodedType, ops: RowOps) -> Callable:
         add = ops.add_scaled if coded.group == 32 else ops.add_scaled_halves
     begin, thirty_two, scales = _reader_of(coded, ops)
     zeros, pairs, offset, is_wide = ops.zeros, ops.pairs, coded.offset, coded.group == 32
+    scales_as = ops.scales
 
     if is_wide:
 
@@ -167,9 +168,9 @@ def _super_256(coded: CodedType, ops: RowOps) -> Callable:
     @machine_code
     def block(w, p, q, at, sums_16, sums_32):
         scale, begun = scales(w, p), begin(w, p)
-        total = zeros()
+        total, factors = zeros(), scales_as(scale)
         for k in range(8):
-            total = add(total, thirty_two(w, p, k, begun), q, at + 32 * k, scale, k)
+            total = add(total, thirty_two(w, p, k, begun), q, at + 32 * k, factors, k)
         if offset:
             less = filled_to(total, surplus(scale, q, sums_16, sums_32))
             total = total - less * offset

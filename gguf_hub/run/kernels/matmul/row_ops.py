@@ -22,6 +22,7 @@ from gguf_hub.run.kernels.simd.simd import (
     splat_i32x8,
     splat_lane,
     splat_lane_pair,
+    twice_in_halves,
 )
 from gguf_hub.run.kernels.simd.simd_lookup import by_pshufb, by_tbl
 from gguf_hub.run.kernels.simd.simd_memory import load_i8x16, load_i8x32
@@ -32,8 +33,8 @@ from gguf_hub.run.kernels.simd.vectors import machine_code
 class RowOps:
     """Compiled operations that multiply rows on a CPU.
 
-    ``weights`` are i8x32, which meet the activations at ``q[at:]``; ``scales`` are eight or sixteen
-    16-bit numbers. Results have as many 32-bit lanes as suit the CPU: only their sum counts.
+    ``weights`` are i8x32, which meet the activations at ``q[at:]``. Results have as many 32-bit
+    lanes as suit the CPU: only their sum counts.
 
     Attributes:
         zeros: ``()``: sums to begin with.
@@ -44,6 +45,8 @@ class RowOps:
         add_scaled_halves: As ``add_scaled``, sixteen products times scale ``2 k``, sixteen times
             scale ``2 k + 1``.
         add_scaled_signed: As ``add_scaled``, for weights from -127 to 127.
+        scales: ``(scales)``: eight or sixteen 16-bit scales in the form that these take; where
+            they are unsigned bytes that were widened, ``add_scaled`` takes them as they are.
         pairs: ``(a, b)``: the products of 16-bit numbers.
         bits: ``(value, ones)``: 32 bits spread over an i8x32, ``ones`` where one is set.
         lookup: A function of sixteen int8, see ``simd_lookup``.
@@ -56,6 +59,7 @@ class RowOps:
     add_scaled: Callable
     add_scaled_halves: Callable
     add_scaled_signed: Callable
+    scales: Callable
     pairs: Callable
     bits: Callable
     lookup: Callable
@@ -92,13 +96,17 @@ def _avx2() -> RowOps:
         return sums + madd(products, splat_lane(scales, k))
 
     return RowOps(
-        zeros, unsigned, signed, add_scaled, add_scaled_halves, add_scaled_signed, madd,
-        bits_i8x32, by_pshufb(32), True,
+        zeros, unsigned, signed, add_scaled, add_scaled_halves, add_scaled_signed, twice_in_halves,
+        madd, bits_i8x32, by_pshufb(32), True,
     )  # fmt: skip
 
 
 def _dotprod() -> RowOps:
     dot, lane, low, high = neon.dot, neon.splat_lane, neon.first_half, neon.last_half
+
+    @machine_code
+    def same(scales):
+        return scales
 
     @machine_code
     def products(weights, q, at):
@@ -114,7 +122,7 @@ def _dotprod() -> RowOps:
         return sums + dot(high(weights), load_i8x16(q, at + 16)) * lane(scales, 2 * k + 1)
 
     return RowOps(
-        neon.zeros, products, products, add_scaled, add_scaled_halves, add_scaled, neon.pairs,
+        neon.zeros, products, products, add_scaled, add_scaled_halves, add_scaled, same, neon.pairs,
         neon.bits, by_tbl(), False,
     )  # fmt: skip
 

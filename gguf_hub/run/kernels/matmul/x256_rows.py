@@ -325,10 +325,12 @@ def _less_offset_of(ops: RowOps, bits: int):
 
 def _q6_k(ops: RowOps):
     zeros, add_halves, less_offset = ops.zeros, ops.add_scaled_halves, _less_offset_of(ops, 5)
+    scales_as = ops.scales
 
     @machine_code
     def block(w, p, q, at, sums_16, sums_32):
         scale = simd.i16x16_from_i8(load_i8x16(w, p + 192))
+        scales = scales_as(scale)
         total = zeros()
         for half in range(2):
             first = load_i8x32(w, p + 64 * half)
@@ -336,13 +338,13 @@ def _q6_k(ops: RowOps):
             top = load_i8x32(w, p + 128 + 32 * half)
             x, k = at + 128 * half, 4 * half
             u = (first & 15) | ((top << 4) & 48)
-            total = add_halves(total, u, q, x, scale, k)
+            total = add_halves(total, u, q, x, scales, k)
             u = (second & 15) | ((top << 2) & 48)
-            total = add_halves(total, u, q, x + 32, scale, k + 1)
+            total = add_halves(total, u, q, x + 32, scales, k + 1)
             u = (first >> 4) | (top & 48)
-            total = add_halves(total, u, q, x + 64, scale, k + 2)
+            total = add_halves(total, u, q, x + 64, scales, k + 2)
             u = (second >> 4) | ((top >> 2) & 48)
-            total = add_halves(total, u, q, x + 96, scale, k + 3)
+            total = add_halves(total, u, q, x + 96, scales, k + 3)
         return less_offset(total, scale, q, sums_16), splat_i32x8(0)
 
     return super_of(210, 208, block, has_minima=False)
@@ -350,10 +352,12 @@ def _q6_k(ops: RowOps):
 
 def _q3_k(ops: RowOps):
     zeros, add_halves, less_offset = ops.zeros, ops.add_scaled_halves, _less_offset_of(ops, 2)
+    scales_as = ops.scales
 
     @machine_code
     def block(w, p, q, at, sums_16, sums_32):
         scale = simd.i16x16_from_i8(scales_q3(w, p + 96))
+        scales = scales_as(scale)
         third = load_i8x32(w, p)
         total = zeros()
         for half in range(2):
@@ -361,26 +365,26 @@ def _q3_k(ops: RowOps):
             for j in range(4):
                 k = 4 * half + j
                 u = ((packed >> (2 * j)) & 3) | (((third >> k) & 1) << 2)
-                total = add_halves(total, u, q, at + 32 * k, scale, k)
+                total = add_halves(total, u, q, at + 32 * k, scales, k)
         return less_offset(total, scale, q, sums_16), splat_i32x8(0)
 
     return super_of(110, 108, block, has_minima=False)
 
 
 def _q2_k(ops: RowOps):
-    zeros, add_halves, pairs = ops.zeros, ops.add_scaled_halves, ops.pairs
+    zeros, add_halves, pairs, scales_as = ops.zeros, ops.add_scaled_halves, ops.pairs, ops.scales
 
     @machine_code
     def block(w, p, q, at, sums_16, sums_32):
         factors = load_i8x16(w, p)
-        scale = simd.i16x16_from_i8(factors & 15)
+        scales = scales_as(simd.i16x16_from_i8(factors & 15))
         total = zeros()
         for half in range(2):
             packed = load_i8x32(w, p + 16 + 32 * half)
             for j in range(4):
                 k = 4 * half + j
                 u = (packed >> (2 * j)) & 3
-                total = add_halves(total, u, q, at + 32 * k, scale, k)
+                total = add_halves(total, u, q, at + 32 * k, scales, k)
         minima = pairs(simd.i16x16_from_i8(factors >> 4), load_i16x16_at(q, sums_16))
         return total, minima
 

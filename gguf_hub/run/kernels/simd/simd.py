@@ -22,6 +22,7 @@ from gguf_hub.run.kernels.simd.vectors import (
     i32x8,
     instruction,
     machine_code,
+    pick,
     shuffle,
     splat,
 )
@@ -196,32 +197,64 @@ sign = instruction("llvm.x86.avx2.psign.b", i8x32, i8x32, result=i8x32)
 
 
 @intrinsic
-def splat_lane(typingctx, vector, lane):
-    """Fill sixteen 16-bit lanes with one lane of ``vector``.
+def twice_in_halves(typingctx, scales):
+    """Return each eight of a vector of 16-bit scales twice: once for each half of a register.
 
-    The lane may be a loop variable: once LLVM has unrolled the loop it is one shuffle.
+    One shuffle within halves then fills a register with one of them, or with two neighbours.
+    LLVM does not look through: of widened bytes it would take lanes first, and widen each time.
+    """
+    wide = Vector("i16", 2 * scales.lanes)
+    signature = ir.FunctionType(i16x16.ir(), [i16x16.ir()])
+
+    def codegen(context, builder, sig, args):
+        parts = []
+        for first in range(0, scales.lanes, 8):
+            eight = pick(builder, args[0], [*range(first, first + 8)] * 2)
+            parts.append(builder.asm(signature, "", "=x,0", [eight], False))
+        return parts[0] if len(parts) == 1 else shuffle(builder, *parts, range(32))
+
+    return wide(scales), codegen
+
+
+def _halves_filled(builder, scales, first, second):
+    """Fill half of sixteen lanes with one lane of ``scales``, the other half with another."""
+    low, high = (
+        splat(builder, builder.extract_element(scales, lane), i16x16) for lane in (first, second)
+    )
+    return shuffle(builder, low, high, [*range(8), *range(16, 24)])
+
+
+@intrinsic
+def splat_lane(typingctx, vector, lane):
+    """Fill sixteen 16-bit lanes with one of eight scales.
+
+    The lane may be a loop variable: once LLVM has unrolled the loop it is one shuffle, if scales
+    are ``twice_in_halves`` or unsigned bytes that were widened.
     """
 
     def codegen(context, builder, sig, args):
-        return splat(builder, builder.extract_element(args[0], args[1]), i16x16)
+        second = builder.add(args[1], ir.Constant(ir.IntType(64), vector.lanes - 8))
+        return _halves_filled(builder, *args, second)
 
     return i16x16(vector, types.int64), codegen
 
 
 @intrinsic
 def splat_lane_pair(typingctx, vector, pair):
-    """Return eight times lane ``2 * pair`` of an i16x16, then eight times lane ``2 * pair + 1``."""
+    """Return eight times scale ``2 * pair`` of sixteen, then eight times the next.
+
+    They are ``twice_in_halves``.
+    """
 
     def codegen(context, builder, sig, args):
-        first = builder.mul(args[1], ir.Constant(ir.IntType(64), 2))
-        second = builder.add(first, ir.Constant(ir.IntType(64), 1))
-        low, high = (
-            splat(builder, builder.extract_element(args[0], lane), i16x16)
-            for lane in (first, second)
-        )
-        return shuffle(builder, low, high, [*range(8), *range(16, 24)])
+        eight, two, four = (ir.Constant(ir.IntType(64), n) for n in (8, 2, 4))
+        # each eight scales are sixteen lanes
+        register = builder.mul(builder.udiv(args[1], four), builder.mul(eight, two))
+        first = builder.add(register, builder.mul(builder.urem(args[1], four), two))
+        second = builder.add(first, ir.Constant(ir.IntType(64), 9))
+        return _halves_filled(builder, args[0], first, second)
 
-    return i16x16(i16x16, types.int64), codegen
+    return i16x16(vector, types.int64), codegen
 
 
 # -- for quantising activations ------------------------------------------------------------------
