@@ -10,10 +10,9 @@ again for the next token it spills a whole block of them. Here, each is loaded o
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 from llvmlite import ir
 from numba import types
@@ -138,7 +137,7 @@ def _by_weights(names: _Names, ks: range, multiply: str, add: str) -> _Lines:
 
 def _by_rows(names: _Names, ks: range, fit: int) -> _Lines:
     """Yield the adding of products ``ks``, scaled, to totals, row by row, ``fit`` in 16 bits."""
-    weights, product, *rest = [*names.vectors, *itertools.chain(*names.sums)]
+    weights, product, *rest = [*names.vectors, *chain(*names.sums)]
     parts = [ks[at : at + fit] for at in range(0, len(ks), fit)]
     sums = [[rest.pop() for _ in names.tokens] for _ in parts]
     held = _Held(names, rest, product)
@@ -262,7 +261,7 @@ def _insert(builder, text: _Text, tokens, rows, scales, totals, n_groups: int):
         *([*islice(operands, n)] for n in (_N_REGISTERS - n_sums, len(tokens), 2, len(scales))),
         *operands,
     )
-    # scalars are counted on in place: each is an output that begins as an input
+    # scalars change in place: each is an output that begins as an input
     results = [i32x8.ir()] * _N_REGISTERS + [scalar.type for scalar in scalars]
     signature = ir.FunctionType(ir.LiteralStructType(results), [scalar.type for scalar in scalars])
     constraints = ["=&x"] * _N_REGISTERS + ["=&r"] * len(scalars)
