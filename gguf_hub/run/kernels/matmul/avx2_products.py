@@ -107,8 +107,8 @@ class _Held:
 
 
 def _products(
-    names: _Names, held: _Held, k: int, weights: str, product: str, sums: list[str],
-    is_first: bool, multiply: str, add: str,
+    held: _Held, k: int, weights: str, product: str, sums: list[str], is_first: bool,
+    multiply: str, add: str,
 ) -> _Lines:  # fmt: skip
     """Yield the adding to each token's ``sums`` of its products with ``weights``."""
     for t, total in enumerate(sums):
@@ -123,16 +123,27 @@ def _products(
         yield f"{add} {into}, {total}, {total}"
 
 
-def _by_weights(names: _Names, ks: range, multiply: str, add: str) -> _Lines:
-    """Yield what sets ``sums`` to the sums of products ``ks``, all rows' after each other."""
-    weights, product, *rest = names.vectors
-    held = _Held(names, rest, product)
+def _each_row(
+    names: _Names, ks: range, held: _Held, weights: str, one_row: Callable[[int, int], _Lines]
+) -> _Lines:
+    """Load number ``k`` of each vector of rows to ``weights``, then yield ``one_row(k, i)``."""
     for k in ks:
         yield from held.load(range(k, k + 1))
         for i in range(_ROWS):
             yield f"vmovdqa {names.row(i, k)}, {weights}"
-            sums = [of_token[i] for of_token in names.sums]
-            yield from _products(names, held, k, weights, product, sums, k == ks[0], multiply, add)
+            yield from one_row(k, i)
+
+
+def _by_weights(names: _Names, ks: range, multiply: str, add: str) -> _Lines:
+    """Yield what sets ``sums`` to the sums of products ``ks``, all rows' after each other."""
+    weights, product, *rest = names.vectors
+    held = _Held(names, rest, product)
+
+    def one_row(k: int, i: int) -> _Lines:
+        sums = [of_token[i] for of_token in names.sums]
+        yield from _products(held, k, weights, product, sums, k == ks[0], multiply, add)
+
+    return _each_row(names, ks, held, weights, one_row)
 
 
 def _by_rows(names: _Names, ks: range, fit: int) -> _Lines:
@@ -147,7 +158,7 @@ def _by_rows(names: _Names, ks: range, fit: int) -> _Lines:
             for k in part:
                 yield f"vmovdqa {names.row(i, k)}, {weights}"
                 yield from _products(
-                    names, held, k, weights, product, one, k == part[0], "vpmaddubsw", "vpaddw"
+                    held, k, weights, product, one, k == part[0], "vpmaddubsw", "vpaddw"
                 )
         for t, (first, *others) in enumerate(zip(*sums, strict=True)):
             yield f"vpmaddwd {names.scale(i)}, {first}, {first}"
@@ -187,20 +198,20 @@ def _signed(n: int) -> _Text:
     def text(names: _Names) -> _Lines:
         weights, magnitude, product, *rest = names.vectors
         held = _Held(names, rest, product)
-        for k in range(n // 4):
-            yield from held.load(range(k, k + 1))
-            for i in range(_ROWS):
-                yield f"vmovdqa {names.row(i, k)}, {weights}"
-                yield f"vpabsb {weights}, {magnitude}"
-                for t, of_token in enumerate(names.sums):
-                    load, x = held.get(t, k)
-                    yield from load
-                    yield f"vpsignb {weights}, {x}, {product}"
-                    yield f"vpmaddubsw {product}, {magnitude}, {product}"
-                    into = product if k else of_token[i]
-                    yield f"vpmaddwd {names.scale(i)}, {product}, {into}"
-                    if k:
-                        yield f"vpaddd {product}, {of_token[i]}, {of_token[i]}"
+
+        def one_row(k: int, i: int) -> _Lines:
+            yield f"vpabsb {weights}, {magnitude}"
+            for t, of_token in enumerate(names.sums):
+                load, x = held.get(t, k)
+                yield from load
+                yield f"vpsignb {weights}, {x}, {product}"
+                yield f"vpmaddubsw {product}, {magnitude}, {product}"
+                into = product if k else of_token[i]
+                yield f"vpmaddwd {names.scale(i)}, {product}, {into}"
+                if k:
+                    yield f"vpaddd {product}, {of_token[i]}, {of_token[i]}"
+
+        return _each_row(names, range(n // 4), held, weights, one_row)
 
     return text
 
@@ -354,7 +365,7 @@ def avx2_ops() -> TileOps:
 
     @machine_code
     def is_usual(n_left):
-        return n_left % 2 == 0  # a third token is one too many for the registers
+        return n_left % 2 == 0  # the activations of a third one do not stay in registers
 
     @machine_code
     def scale(x):

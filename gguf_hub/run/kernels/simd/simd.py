@@ -247,11 +247,11 @@ def splat_lane_pair(typingctx, vector, pair):
     """
 
     def codegen(context, builder, sig, args):
-        eight, two, four = (ir.Constant(ir.IntType(64), n) for n in (8, 2, 4))
-        # each eight scales are sixteen lanes
-        register = builder.mul(builder.udiv(args[1], four), builder.mul(eight, two))
-        first = builder.add(register, builder.mul(builder.urem(args[1], four), two))
-        second = builder.add(first, ir.Constant(ir.IntType(64), 9))
+        nine, eight, two, four = (ir.Constant(ir.IntType(64), n) for n in (9, 8, 2, 4))
+        # sixteen lanes hold four pairs, twice
+        behind = builder.mul(builder.udiv(args[1], four), eight)
+        first = builder.add(builder.mul(args[1], two), behind)
+        second = builder.add(first, nine)
         return _halves_filled(builder, args[0], first, second)
 
     return i16x16(vector, types.int64), codegen

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from llvmlite import ir
 from numba.extending import intrinsic
 
+from gguf_hub.run.kernels.simd.simd import madd, splat_i16x16
 from gguf_hub.run.kernels.simd.vectors import (
     Vector,
-    call_llvm,
     i8x32,
     i16x16,
     i32x8,
+    instruction,
+    machine_code,
     pick,
     shuffle,
 )
@@ -36,18 +37,14 @@ def add_neighbours_i32x8(typingctx, a, b):
     return i32x8(i32x8, i32x8), codegen
 
 
-@intrinsic
-def packed_sums(typingctx, a, b):
+_packed = instruction("llvm.x86.avx2.packssdw", i32x8, i32x8, result=i16x16)
+
+
+@machine_code
+def packed_sums(a, b):
     """Return 16-bit sums of neighbours of 16 bits, those of ``b`` after ``a``'s in each half."""
-
-    def codegen(context, builder, sig, args):
-        ones = ir.Constant(i16x16.ir(), [1] * 16)
-        sums = [
-            call_llvm(builder, "llvm.x86.avx2.pmadd.wd", i32x8.ir(), [each, ones]) for each in args
-        ]
-        return call_llvm(builder, "llvm.x86.avx2.packssdw", i16x16.ir(), sums)
-
-    return i16x16(i16x16, i16x16), codegen
+    ones = splat_i16x16(1)
+    return _packed(madd(a, ones), madd(b, ones))
 
 
 def _lanes_of(lanes, vector: Vector, *, of_two: bool):
