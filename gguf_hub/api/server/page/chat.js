@@ -15,6 +15,7 @@ let conversation = null;    // as in the store; null for one that nothing was wr
 let messages = new Map();   // id -> message
 let leaf = null;            // the last message of the branch that is shown
 let running = null;         // AbortController of the answer under way
+let asked = 0;              // what was read before another conversation was asked for is dropped
 let model = "";             // which model answers; "" where there is only one
 let told = { running() {}, usage() {}, opened() {} };
 
@@ -39,6 +40,7 @@ export function redraw() {
 // -- which conversation --------------------------------------------------------------------------
 
 export function openNew() {
+  asked++;
   stop();
   conversation = null;
   messages = new Map();
@@ -49,9 +51,11 @@ export function openNew() {
 }
 
 export async function open(id) {
+  const mine = ++asked;
   if (id === openId()) return;
   stop();
   const found = await store.read(id);
+  if (mine !== asked) return;
   if (!found) return openNew();
   take(found);
   leaf = messages.has(conversation.leaf) ? conversation.leaf : newestLeaf(messages, null);
@@ -67,8 +71,10 @@ function take(found) {
 
 // Takes in what another tab has written; the branch that is shown here stays.
 export async function refresh(id) {
+  const mine = asked;
   if (id !== openId() || running) return;
   const found = await store.read(id);
+  if (mine !== asked || running) return;
   if (!found) return openNew();
   take(found);
   if (!messages.has(leaf)) leaf = conversation.leaf;
@@ -123,8 +129,8 @@ export const textOf = (id) => messages.get(id).content;
 
 // -- writing down --------------------------------------------------------------------------------
 
-function keep(written) {
-  written.catch((error) => told.failed?.(`not kept by this browser: ${error.message}`));
+async function keep(written) {
+  await written.catch((error) => told.failed?.(`not kept by this browser: ${error.message}`));
 }
 
 async function write(fields) {
@@ -201,8 +207,8 @@ async function stream(message) {
     });
     if (error.status === 401) settings.focusKey();
   }
+  await keep(store.put(message));  // it is done when nothing of it can be lost
   if (running === controller) setRunning(null);
-  keep(store.put(message));
   if (shown === messages) draw(true);
   return !message.isOpen;
 }

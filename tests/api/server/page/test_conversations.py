@@ -227,6 +227,46 @@ def test_tabs_do_not_overwrite_each_other(page: Page, server: ScriptedServer) ->
         assert tab.messages[2:] == ["In the first tab", "first again"]
 
 
+# runs when the page has begun to read a conversation, before it has read it
+WHILE_READING = """
+const told = new BroadcastChannel("gguf-hub");
+await new Promise((read) => {
+  told.onmessage = () => { told.close(); document.getElementById("new").click(); read(); };
+  new BroadcastChannel("gguf-hub").postMessage({ id: arguments[0] });
+});
+"""
+
+
+def test_a_new_conversation_stays_while_another_tab_writes_in_the_last_one(
+    page: Page, server: ScriptedServer
+) -> None:
+    server.say("first answer", "second answer")
+    page.ask("One")
+    page.wait(lambda: page.texts(NAMES) == ["One"])
+    id_ = page.run("return document.querySelector('#conversations li').dataset.id")
+    page.run_async(WHILE_READING, id_)
+    page.ask("Two")
+    assert page.messages == ["Two", "second answer"]
+    page.wait(lambda: page.texts(NAMES) == ["Two", "One"])
+
+
+def test_of_conversations_opened_one_after_another_the_last_one_is_shown(
+    page: Page, server: ScriptedServer
+) -> None:
+    server.say("first answer", "second answer", "third answer")
+    page.ask("One")
+    page.click("#new")
+    page.ask("Two")
+    page.wait(lambda: page.texts(NAMES) == ["Two", "One"])
+    page.run(
+        "document.querySelectorAll(arguments[0])[1].click();document.getElementById('new').click()",
+        NAMES,
+    )
+    page.ask("Three")
+    assert page.messages == ["Three", "third answer"]
+    page.wait(lambda: page.texts(NAMES) == ["Three", "Two", "One"])
+
+
 def test_two_tabs_that_answer_in_one_conversation_make_branches(
     page: Page, server: ScriptedServer
 ) -> None:
