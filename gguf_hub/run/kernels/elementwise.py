@@ -17,7 +17,7 @@ from gguf_hub.run.kernels.generic.elementary import (
     sum_of_squares,
     tanh32,
 )
-from gguf_hub.run.kernels.steps import share
+from gguf_hub.run.kernels.sharing import share
 
 _OAI_SLOPE, _OAI_LIMIT = np.float32(1.702), np.float32(7)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gguf_hub.run.kernels.steps import share
+from gguf_hub.run.kernels.sharing import share
 
 
 def read_bytes(tid, nth, n, f, q, kv, w, first, size, results):

@@ -15,7 +15,8 @@ import numpy as np
 from numba.extending import register_jitable
 
 from gguf_hub.run.kernels.generic.elementary import exp32, sigmoid32, sum_of_squares
-from gguf_hub.run.kernels.steps import sequence, share
+from gguf_hub.run.kernels.sharing import share
+from gguf_hub.run.kernels.steps import sequence
 from gguf_hub.run.kernels.vm.ops import N_SEQUENCES
 
 _COLUMNS = 32  # of a head's state that are one unit of work: 16 KB at 128 rows, the first cache

@@ -9,7 +9,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from gguf_hub.run.kernels.generic.elementary import exp32, sigmoid32, sum_of
-from gguf_hub.run.kernels.steps import share
+from gguf_hub.run.kernels.sharing import share
 from gguf_hub.run.kernels.vm.ops import (
     SIGMOID,
     SIGMOID_OF_CHOSEN,

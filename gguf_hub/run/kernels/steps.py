@@ -1,10 +1,10 @@
 """The steps of a forward pass, as functions that every worker thread calls with its own ``tid``.
 
 Signature: ``(tid, nth, n, f, q, kv, w, *arguments)``, with the arguments that ``ops.ARGUMENTS``
-names. Work is shared by disjoint ranges of rows, so that no step needs a lock. Nothing is
-allocated, no bound is checked: ``model.program`` lays out the memory. Long loops index with
-``np.uintp``: a signed index could be negative, which counts from the end, and LLVM then makes no
-SIMD code.
+names. Work is shared by disjoint ranges of rows, so that no step needs a lock; matrix products
+have a ``queue`` besides (see ``sharing``). Nothing is allocated, no bound is checked:
+``model.program`` lays out the memory. Long loops index with ``np.uintp``: a signed index could be
+negative, which counts from the end, and LLVM then makes no SIMD code.
 
 Shape letters: T tokens, D width, H heads, K kv heads, d head_dim, E experts, A active experts,
 P pairs = T x A, S cached positions.
@@ -20,15 +20,10 @@ import math
 import numpy as np
 from numba.extending import register_jitable
 
+from gguf_hub.run.kernels.sharing import NO_TURN, leave, make_shared, share
 from gguf_hub.run.kernels.vm.ops import N_SEQUENCES, N_TOKENS, SEQUENCE_SIZE, SEQUENCES
 
 _ROWS = 16  # weight rows that stay in cache while all tokens pass over them
-
-
-@register_jitable
-def share(items, tid, nth):
-    """Return this thread's range of ``items``: with 10 items on 4 threads, thread 1 has 2..5."""
-    return items * tid // nth, items * (tid + 1) // nth
 
 
 @register_jitable
@@ -101,7 +96,7 @@ def make_rows(products):
         first, last, n, f, q, w, w0, row_bytes, n_in, assignments, begin, count, pairs_per_x,
         xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
     ):  # fmt: skip
-        """Multiply rows ``first`` to ``last`` with ``count`` pairs; see ``make_row_product``."""
+        """Multiply rows ``first`` to ``last`` with ``count`` pairs; see ``share_rows``."""
         for block in range((last - first + _ROWS - 1) // _ROWS):
             row = first + _ROWS * block
             stop = min(row + _ROWS, last)
@@ -118,22 +113,36 @@ def make_rows(products):
 
 
 def make_row_product(products):
-    """Return this thread's share of one matrix times some (token, expert) pairs, row by row.
+    """Return this thread's share of one matrix times some (token, expert) pairs, row by row."""
+    return share_rows(make_rows(products))
+
+
+def share_rows(by_rows, grain=1):
+    """Return this thread's share of one matrix times some (token, expert) pairs.
 
     Its pairs are ``n[assignments + begin]`` and the next, ``count`` of them; where ``assignments``
     is -1, the numbers from ``begin`` on. Each is multiplied with activation row
-    pair // pairs_per_x.
+    pair // pairs_per_x. Returns the turn for the next matrix, see ``sharing``.
+
+    Args:
+        by_rows: Multiplies a range of rows, as ``make_rows``'s.
+        grain: Of how many rows it does a multiple fastest.
     """
-    by_rows = make_rows(products)
+
+    @register_jitable
+    def work(first, last, early, *arguments):
+        by_rows(first, last, *arguments)
+
+    shared = make_shared(work, grain)
 
     @register_jitable
     def product(
-        tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, assignments, begin, count, pairs_per_x,
-        xq, xq_stride, xf, xf_stride, y, y_stride, is_added, scratch, partial,
+        tid, nth, queue, turn, n, f, q, w, w0, row_bytes, n_in, n_out, assignments, begin, count,
+        pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, scratch, partial,
     ):  # fmt: skip
-        first, last = share(n_out, tid, nth)
-        by_rows(
-            first, last, n, f, q, w, w0, row_bytes, n_in, assignments, begin, count, pairs_per_x,
+        return shared(
+            tid, nth, queue, turn, n_out, row_bytes * count,
+            n, f, q, w, w0, row_bytes, n_in, assignments, begin, count, pairs_per_x,
             xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
         )  # fmt: skip
 
@@ -141,18 +150,19 @@ def make_row_product(products):
 
 
 def make_matmul(product):
-    """Return the matrix product for one weight type; ``product`` as ``make_row_product``'s."""
+    """Return the matrix product for one weight type; ``product`` as ``share_rows``'s."""
 
     def matmul(
         tid, nth, n, f, q, kv, w,
         w0, row_bytes, n_in, n_out, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, count,
-        packed, packed_stride, partial, partial_stride,
+        packed, packed_stride, partial, partial_stride, queue=0,
     ):  # fmt: skip
-        product(
-            tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, -1, 0, n[count], 1,
+        turn = product(
+            tid, nth, queue, NO_TURN, n, f, q, w, w0, row_bytes, n_in, n_out, -1, 0, n[count], 1,
             xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
             packed + packed_stride * tid, partial + partial_stride * tid,
         )  # fmt: skip
+        leave(queue, turn, nth)
 
     return matmul
 
@@ -164,18 +174,20 @@ def make_expert_matmul(product):
         tid, nth, n, f, q, kv, w,
         experts, n_expert, row_bytes, n_in, n_out, expert_starts, assignments, pairs_per_x,
         xq, xq_stride, xf, xf_stride, y, y_stride,
-        packed, packed_stride, partial, partial_stride,
+        packed, packed_stride, partial, partial_stride, queue=0,
     ):  # fmt: skip
+        turn = NO_TURN
         for e in range(n_expert):
             begin, end = n[expert_starts + e], n[expert_starts + e + 1]
             w0 = n[experts + e]
             if begin == end or w0 == 0:  # no token chose it, or it is of another type
                 continue
-            product(
-                tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, assignments, begin, end - begin,
-                pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, 0,
+            turn = product(
+                tid, nth, queue, turn, n, f, q, w, w0, row_bytes, n_in, n_out, assignments, begin,
+                end - begin, pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, 0,
                 packed + packed_stride * tid, partial + partial_stride * tid,
             )  # fmt: skip
+        leave(queue, turn, nth)
 
     return expert_matmul
 
@@ -187,14 +199,17 @@ def make_head_matmul(product):
         tid, nth, n, f, q, kv, w,
         w0, head_bytes, n_head, row_bytes, n_in, n_out, xq, xq_stride, xq_step,
         xf, xf_stride, xf_step, y, y_stride, y_step, count,
-        packed, packed_stride, partial, partial_stride,
+        packed, packed_stride, partial, partial_stride, queue=0,
     ):  # fmt: skip
+        turn = NO_TURN
         for h in range(n_head):
-            product(
-                tid, nth, n, f, q, w, w0 + head_bytes * h, row_bytes, n_in, n_out, -1, 0, n[count],
-                1, xq + xq_step * h, xq_stride, xf + xf_step * h, xf_stride, y + y_step * h,
-                y_stride, 0, packed + packed_stride * tid, partial + partial_stride * tid,
+            turn = product(
+                tid, nth, queue, turn, n, f, q, w, w0 + head_bytes * h, row_bytes, n_in, n_out, -1,
+                0, n[count], 1, xq + xq_step * h, xq_stride, xf + xf_step * h, xf_stride,
+                y + y_step * h, y_stride, 0,
+                packed + packed_stride * tid, partial + partial_stride * tid,
             )  # fmt: skip
+        leave(queue, turn, nth)
 
     return head_matmul
 

@@ -23,10 +23,10 @@ from gguf_hub.run.kernels.build import build, children
 from gguf_hub.run.kernels.build.build import KERNEL_TYPE, KernelBuilder
 from gguf_hub.run.kernels.build.compile import compile_entry
 from gguf_hub.run.kernels.build.cpu import ISAS, Cpu, detect_cpu
-from gguf_hub.run.kernels.build.library import MEMORY, kernel_function
+from gguf_hub.run.kernels.build.library import kernel_function
 from gguf_hub.run.kernels.build.objects import object_path
 from gguf_hub.run.kernels.quantize.encode_memory import WEIGHTED_TYPES
-from gguf_hub.run.kernels.vm.ops import ARGUMENTS
+from gguf_hub.run.kernels.vm.ops import ARGUMENTS, MEMORY
 from tests.conftest import ROOT
 from tests.notes import Notes
 from tests.test_architecture import imported, inner, modules

@@ -104,6 +104,7 @@ def product(
     *,
     added_to: np.ndarray | None = None,
     n_threads: int = 2,
+    n_runs: int = 1,
 ) -> np.ndarray:
     """Activations [T, n_in] times rows of weights as bytes: [T, n_out], by the compiled step."""
     kind, (n_tokens, n_in) = ACTIVATION_OF[type_], x.shape
@@ -130,7 +131,9 @@ def product(
         packed_stride=tile_bytes(n_in), partial=partial, partial_stride=partial_floats(n_tokens),
     )  # fmt: skip
     with CompiledMachine(builder, memory, n_threads) as machine:
-        machine.run(machine.load([matmul]))
+        code = machine.load([matmul])
+        for _ in range(n_runs):
+            machine.run(code)
     return found.copy()
 
 
@@ -219,6 +222,24 @@ def test_a_sum_does_not_depend_on_its_company(
         added_to = None if before is None else before[first:last]
         some = product(builder, type_, weights, x[first:last], added_to=added_to)
         np.testing.assert_array_equal(some, together[first:last])
+
+
+@pytest.mark.parametrize("type_", HEAD_TYPES, ids=lambda type_: type_.name)
+@pytest.mark.parametrize("builder", usable_isas(), indirect=True)
+@pytest.mark.parametrize("n_tokens", [1, 7])
+def test_it_does_not_depend_on_which_thread_computes_a_row(
+    type_: QuantType, n_tokens: int, builder: KernelBuilder
+) -> None:
+    """In a matrix so large that threads take rows as they become free, time after time."""
+    n_in, n_out = 1024, 2099
+    weights, x = random_rows(type_, n_out, n_in), tokens(n_tokens, n_in)
+    before = tokens(n_tokens, n_out)
+    once, *others = (
+        product(builder, type_, weights, x, added_to=before, n_threads=n_threads, n_runs=5)
+        for n_threads in (1, 2, 4)
+    )
+    for found in others:
+        np.testing.assert_array_equal(found, once)
 
 
 # plain loops add in an order of their own

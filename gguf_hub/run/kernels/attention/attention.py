@@ -37,7 +37,8 @@ from gguf_hub.gguf.memory import cache
 from gguf_hub.gguf.memory.cache import CHUNK, LANES, ROWS, STATE, SUM, TOKENS, TOP
 from gguf_hub.run.kernels.generic.elementary import exp32, sum_of, tanh32
 from gguf_hub.run.kernels.generic.generic import ANY_ORDER
-from gguf_hub.run.kernels.steps import rotate_head, sequence, share
+from gguf_hub.run.kernels.sharing import share
+from gguf_hub.run.kernels.steps import rotate_head, sequence
 from gguf_hub.run.kernels.vm.ops import N_SEQUENCES
 
 _LOWEST = np.float32(-1e30)  # below every score that a model computes

@@ -17,7 +17,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
 from gguf_hub.run.kernels.build.cpu import ENTRY, Cpu, target_machine
-from gguf_hub.run.kernels.build.library import MEMORY, kernel_function
+from gguf_hub.run.kernels.build.library import kernel_function
+from gguf_hub.run.kernels.vm.ops import MEMORY, QUEUE, ROW
 
 _INT64 = types.int64
 _HUGE = 2**58  # nominal length of arrays whose bounds the program, not the array, knows
@@ -59,8 +60,10 @@ def entry_of(kernel):
 
     Written as source because numba needs every argument by itself.
     """
-    n_arguments = len(inspect.signature(kernel).parameters) - len(MEMORY)
-    arguments = ", ".join(f"op[{i + 1}]" for i in range(n_arguments))
+    own = list(inspect.signature(kernel).parameters)[len(MEMORY) :]
+    # op begins behind the kernel's address and the barrier's flag; the queue is the row's last word
+    values = [f"op_address + {8 * (ROW - 3)}" if name == QUEUE else f"op[{i + 1}]"
+              for i, name in enumerate(own)]  # fmt: skip
     names = {
         "kernel": register_jitable(kernel),
         "int64s": array_at(types.int64),
@@ -69,7 +72,7 @@ def entry_of(kernel):
         "uint16s": array_at(types.uint16),
         "uint8s": array_at(types.uint8),
     }
-    exec(_ENTRY_SOURCE.format(arguments=arguments), names)
+    exec(_ENTRY_SOURCE.format(arguments=", ".join(values)), names)
     return names["entry"]
 
 

@@ -18,10 +18,7 @@ from gguf_hub.run.kernels import elementwise, reading, recurrent, routing, steps
 from gguf_hub.run.kernels.build.stand_ins import ROWS
 from gguf_hub.run.kernels.generic import generic
 from gguf_hub.run.kernels.vm import runner
-from gguf_hub.run.kernels.vm.ops import ARGUMENTS
-
-MEMORY = ("tid", "nth", "n", "f", "q", "kv", "w")
-"""Parameters of every step before its own."""
+from gguf_hub.run.kernels.vm.ops import ARGUMENTS, MEMORY, QUEUE
 
 _PLAIN_STEPS = ChainMap(vars(steps), vars(elementwise), vars(routing), vars(recurrent))
 
@@ -38,7 +35,8 @@ def kernel_function(name: str, isa: str) -> Callable:
     step, _, weight_type = name.partition(".")
     function = _make(step, weight_type, isa)
     parameters = tuple(inspect.signature(function).parameters)
-    assert parameters == MEMORY + ARGUMENTS[step], f"{name}: {parameters}"
+    own = ARGUMENTS[step]
+    assert parameters in (MEMORY + own, (*MEMORY, *own, QUEUE)), f"{name}: {parameters}"
     return function
 
 

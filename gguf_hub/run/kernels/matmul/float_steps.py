@@ -10,14 +10,14 @@ from numba.extending import register_jitable
 from gguf_hub.run.kernels.matmul.float_tiles import TILES, rows_from, tile_of
 from gguf_hub.run.kernels.simd.simd_memory import AHEAD
 from gguf_hub.run.kernels.simd.simd_tiles import next_slots, pairs_at, row_offsets, usual_beside
-from gguf_hub.run.kernels.steps import make_rows, share
+from gguf_hub.run.kernels.steps import make_rows, share_rows
 
 _NEAR = 16
 """Rows that stay in cache while all tokens pass."""
 
 
 def make_product(weight_type: str, isa: str):
-    """Return this thread's share of one matrix times tokens, as ``steps.make_row_product``."""
+    """Return this thread's share of one matrix times tokens, as ``steps.share_rows``."""
     tile = tile_of(weight_type)
     n_rows, usual = TILES[isa]
     other = max(usual - 2, 2)
@@ -28,7 +28,7 @@ def make_product(weight_type: str, isa: str):
     def products(w, o, q, a, f, x, n, y, is_added):
         tile(w, (o,), f, (x,), n, (y,), is_added, AHEAD)
 
-    by_rows = make_rows(products)
+    one_by_one = make_rows(products)
 
     @register_jitable
     def by_tiles(
@@ -67,20 +67,20 @@ def make_product(weight_type: str, isa: str):
                     i += other
 
     @register_jitable
-    def product(
-        tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, assignments, begin, count, pairs_per_x,
-        xq, xq_stride, xf, xf_stride, y, y_stride, is_added, scratch, partial,
+    def by_rows(
+        first, last, n, f, q, w, w0, row_bytes, n_in, assignments, begin, count, pairs_per_x,
+        xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
     ):  # fmt: skip
-        first, last = share(n_out, tid, nth)
+        """Multiply rows ``first`` to ``last``."""
         # one token meets one row after another, as memory is read fastest so
         tiled_end = last - (last - first) % n_rows if count > 1 else first
         by_many(
             first, tiled_end, n, f, w, w0, row_bytes, n_in, assignments, begin, count,
             pairs_per_x, xf, xf_stride, y, y_stride, is_added,
         )  # fmt: skip
-        by_rows(
+        one_by_one(
             tiled_end, last, n, f, q, w, w0, row_bytes, n_in, assignments, begin, count,
             pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
         )  # fmt: skip
 
-    return product
+    return share_rows(by_rows, n_rows)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from numba.extending import register_jitable
 
 from gguf_hub.gguf.memory.scratch import LANES, ROWS
+from gguf_hub.run.kernels.sharing import make_shared, share
 from gguf_hub.run.kernels.simd.simd_tiles import (
     add_from,
     next_slots,
@@ -19,14 +20,14 @@ from gguf_hub.run.kernels.simd.simd_tiles import (
     row_offsets,
     store_sums,
 )
-from gguf_hub.run.kernels.steps import make_rows, share
+from gguf_hub.run.kernels.steps import make_rows
 
 _MIN_TOKENS = 3
 """Tokens from which unpacking is faster."""
 
 
 def make_product(unpack, multiply, products, block, tokens, is_usual):
-    """Return this thread's share of one matrix times some tokens, as ``steps.make_row_product``.
+    """Return this thread's share of one matrix times some tokens, as ``steps.share_rows``.
 
     Args:
         unpack: Writes one lane of 32 rows to a weight tile (see ``tile_types.lanes_of``).
@@ -108,22 +109,38 @@ def make_product(unpack, multiply, products, block, tokens, is_usual):
                     ahead += 64 * lines * blocks_of_lane(n_in, lane)
 
     @register_jitable
-    def product(
-        tid, nth, n, f, q, w, w0, row_bytes, n_in, n_out, assignments, begin, count, pairs_per_x,
-        xq, xq_stride, xf, xf_stride, y, y_stride, is_added, scratch, partial,
+    def work(
+        first, last, early, tid, nth, n_tiles, n_out, n, f, q, w, w0, row_bytes, n_in, assignments,
+        begin, count, pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, packed,
+        partial,
     ):  # fmt: skip
-        n_tiles = n_out // ROWS if count >= _MIN_TOKENS else 0
+        """Multiply weight tiles ``first`` to ``last`` or, where there are none, rows."""
+        row, stop = first, last
         if n_tiles > 0:
-            first, last = share(n_tiles, tid, nth)
             by_weight_tiles(
                 first, last, n, f, q, w, w0, row_bytes, n_in, assignments, begin, count,
-                pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, scratch, partial,
+                pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, packed, partial,
             )  # fmt: skip
-        first, last = share(n_out - ROWS * n_tiles, tid, nth)
+            row, stop = share((n_out - ROWS * n_tiles) * early, tid, nth)  # of those after tiles
         by_rows(
-            ROWS * n_tiles + first, ROWS * n_tiles + last, n, f, q, w, w0, row_bytes, n_in,
+            ROWS * n_tiles + row, ROWS * n_tiles + stop, n, f, q, w, w0, row_bytes, n_in,
             assignments, begin, count, pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride,
             is_added,
+        )  # fmt: skip
+
+    shared = make_shared(work)
+
+    @register_jitable
+    def product(
+        tid, nth, queue, turn, n, f, q, w, w0, row_bytes, n_in, n_out, assignments, begin, count,
+        pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, scratch, partial,
+    ):  # fmt: skip
+        n_tiles = n_out // ROWS if count >= _MIN_TOKENS else 0
+        n_units, n_rows = (n_tiles, ROWS) if n_tiles > 0 else (n_out, 1)
+        return shared(
+            tid, nth, queue, turn, n_units, n_rows * row_bytes * count,
+            tid, nth, n_tiles, n_out, n, f, q, w, w0, row_bytes, n_in, assignments, begin, count,
+            pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, scratch, partial,
         )  # fmt: skip
 
     return product

@@ -30,8 +30,8 @@ from gguf_hub.run.kernels.quantize.encode_k import store_half
 from gguf_hub.run.kernels.quantize.encode_memory import QUANTS, SCRATCH
 from gguf_hub.run.kernels.quantize.encode_small import pack_fifth_bits
 from gguf_hub.run.kernels.quantize.encode_weights import make_range
+from gguf_hub.run.kernels.sharing import share
 from gguf_hub.run.kernels.simd import lanes as _lanes
-from gguf_hub.run.kernels.steps import share
 from gguf_hub.run.kernels.vm.ops import CHUNK_BAD_ROW, CHUNK_OFFSET, CHUNK_ROWS
 
 _MAKERS = {

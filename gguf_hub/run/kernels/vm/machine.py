@@ -143,6 +143,7 @@ class Code:
         words[:_COUNT] = len(steps), barrier
         for i, step in enumerate(steps):
             row = (kernels[step.kernel], step.is_barrier_after, step.file, *step.arguments)
+            assert len(row) < ROW, step.kernel  # its last word is the queue's
             words[_COUNT + ROW * i :][: len(row)] = row
         return cls(words)
 

@@ -158,8 +158,16 @@ positions > p - ``window`` and >= p // ``chunk`` * ``chunk``, where these are no
 capped unless the float at ``cap`` is 0; a head's sink is a score whose value is 0."""
 
 
+MEMORY = ("tid", "nth", "n", "f", "q", "kv", "w")
+"""Parameters of every step before its own."""
+
+QUEUE = "queue"
+"""Last parameter of a step whose threads share work as they become free (see ``sharing``): the
+address of a number, 0 before the first time, which no other step uses. One thread needs none."""
+
 ROW = 24
-"""int64 elements of a program row: kernel address, barrier flag, file, arguments."""
+"""int64 elements of a program row: kernel address, barrier flag, file, arguments; the last one is
+the queue of a step that has one (``sharing``)."""
 
 
 @dataclass(frozen=True)

@@ -13,46 +13,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
 
+from gguf_hub.run.kernels.atomics import fetch_add, load, store
 from gguf_hub.run.kernels.simd.vectors import call_llvm
 from gguf_hub.run.kernels.vm.ops import ROW
 
 _INT64 = ir.IntType(64)
 _SPINS = 4096  # some ten microseconds, before the core is offered to others
-
-
-def _pointer(builder, address):
-    return builder.inttoptr(address, _INT64.as_pointer())
-
-
-@intrinsic
-def _load(typingctx, address):
-    """Read an int64 that another thread writes."""
-
-    def codegen(context, builder, sig, args):
-        return builder.load_atomic(_pointer(builder, args[0]), "acquire", 8)
-
-    return types.int64(types.int64), codegen
-
-
-@intrinsic
-def _store(typingctx, address, value):
-    """Write an int64 that another thread reads."""
-
-    def codegen(context, builder, sig, args):
-        builder.store_atomic(args[1], _pointer(builder, args[0]), "release", 8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), codegen
-
-
-@intrinsic
-def _fetch_add(typingctx, address, value):
-    """Add to an int64 that several threads add to; return what it was."""
-
-    def codegen(context, builder, sig, args):
-        return builder.atomic_rmw("add", _pointer(builder, args[0]), args[1], "acq_rel")
-
-    return types.int64(types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -102,13 +68,13 @@ def _wait(barrier, nth):
     Two int64 on cache lines of their own: how many have come, and how often all have.
     """
     turn = barrier + 64
-    before = _load(turn)
-    if _fetch_add(barrier, 1) == nth - 1:
-        _store(barrier, 0)
-        _store(turn, before + 1)
+    before = load(turn)
+    if fetch_add(barrier, 1) == nth - 1:
+        store(barrier, 0)
+        store(turn, before + 1)
         return
     spins = 0
-    while _load(turn) == before:
+    while load(turn) == before:
         _relax()
         spins += 1
         if spins > _SPINS:
@@ -124,12 +90,12 @@ def run_program(tid, nth, program, bases):
         program: Address of int64: number of steps, address of the barrier, then rows of ``ROW``.
         bases: Address of the int64 addresses of n, f, q, kv and the mapped files.
     """
-    count = _load(program)
-    barrier = _load(program + 8)
+    count = load(program)
+    barrier = load(program + 8)
     row = program + 16
     for _ in range(count):
-        _call(_load(row), tid, nth, row + 16, bases)
-        if nth > 1 and _load(row + 8) != 0:
+        _call(load(row), tid, nth, row + 16, bases)
+        if nth > 1 and load(row + 8) != 0:
             _wait(barrier, nth)
         row += 8 * ROW
 
