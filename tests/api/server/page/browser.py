@@ -84,7 +84,17 @@ class Page:
     # -- doing -----------------------------------------------------------------------------------
 
     def click(self, selector: str, place: int = -1) -> None:
-        self.all(selector)[place].click()
+        """Press one of those that a selector names; what is replaced is looked for again."""
+        from selenium.common.exceptions import StaleElementReferenceException
+
+        def is_clicked() -> bool:
+            try:
+                self.all(selector)[place].click()
+            except StaleElementReferenceException:  # it was not pressed
+                return False
+            return True
+
+        self.wait(is_clicked)
 
     def press(self, action: str, place: int = -1) -> None:
         """Press a button of a message: the last one of this kind."""
