@@ -95,7 +95,9 @@ def measure(table: Table, rounds: int) -> None:
     environment = {**os.environ, "GGUF_HUB_ISA": table.isa} if table.isa else {**os.environ}
     record = ["--rounds", str(rounds), "--json", str(samples_of(table)), "--keep", str(WORK)]
     command = table.command(str(peer_of(table.isa)))
-    subprocess.run([sys.executable, *command, *record], check=True, cwd=ROOT, env=environment)
+    code = subprocess.run([sys.executable, *command, *record], cwd=ROOT, env=environment).returncode
+    if code != 0:  # it has said why
+        sys.exit(code)
 
 
 def samples_of(table: Table) -> Path:

@@ -351,7 +351,10 @@ def load_record(options: argparse.Namespace) -> dict[str, Any]:
         same = ("cpu", "layers", "busy", "isa", "commit")
         if [found.get(key) for key in same] == [empty[key] for key in same]:
             return found
-        raise SystemExit(f"{options.json} is of another machine, commit, load or of other files")
+        raise SystemExit(
+            f"{options.json} is of another machine, commit, load or of other files\n"
+            "hint: move it away to measure anew"
+        )
     return empty
 
 
