@@ -1,12 +1,14 @@
 """Time of a token against its position, up to 32k, with keys and values in F16 and in Q8_0.
 
     python benchmarks/long_context.py [--peer PYTHON] [--rounds 3] [--threads 2] [--keep DIR]
+        [--plot FILE.svg]
 
 A model of Mixtral's full width with few layers and random weights. PYTHON is the interpreter of an
 environment with llama-cpp-python (see ``vs_llama_cpp.py``), which computes in turns with gguf-hub.
 Prints two tables, medians in milliseconds a token: one token alone, and a batch of 512 of a prompt,
 at each position. Below each stand the milliseconds that 1,000 positions add (a line through all
 points, by least squares), and of prompts the speed of 8k tokens as a share of the first 512.
+``--plot`` draws both tables (matplotlib).
 """
 
 from __future__ import annotations
@@ -86,6 +88,25 @@ def print_share(times: Times) -> None:
     print("  ".join(["8k / 512", *(f"{share:>14.3f}" for share in shares)]))
 
 
+def draw(tables: dict[str, Times], file: Path) -> None:
+    """Draw medians against positions, one panel for each table, with a scale of powers."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    mpl.rcParams["svg.fonttype"] = "none"  # text stays text
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, (title, times) in zip(figure.subplots(1, len(tables)), tables.items(), strict=True):
+        for name, by_position in times.items():
+            medians = [statistics.median(values) for values in by_position.values()]
+            style = "o--" if name.endswith("Q8_0") else "o-"
+            color = "tab:blue" if name.startswith("gguf-hub") else "tab:orange"
+            axes.plot(list(by_position), medians, style, color=color, markersize=3, label=name)
+        axes.set(title=title, xlabel="position", yscale="log")
+        axes.grid(visible=True, which="both", alpha=0.3)
+    figure.axes[0].legend()
+    figure.savefig(file)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peer", help="Python with llama-cpp-python; gguf-hub alone without")
@@ -97,16 +118,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--layout", default="split", help=argparse.SUPPRESS)
     parser.add_argument("--keep", type=Path, help="folder for the files, which stay there")
+    parser.add_argument("--plot", type=Path, help="SVG of both tables")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         workers = open_workers(options, folder)
         tokens = measure(workers, "decode", N_DECODE, POSITIONS, options.rounds)
-        print_table("one token, ms", tokens, POSITIONS)
+        print_table(one := "one token, ms", tokens, POSITIONS)
         prompts = measure(workers, "behind", N_BATCH, PROMPT_POSITIONS, options.rounds)
-        print_table("a token of a batch of 512, ms", prompts, PROMPT_POSITIONS)
+        print_table(many := "a token of a batch of 512, ms", prompts, PROMPT_POSITIONS)
         print_share(prompts)
+        if options.plot:
+            draw({one: tokens, many: prompts}, options.plot)
         for worker, _ in workers.values():
             worker.close()
 

@@ -63,6 +63,8 @@ OTHERS = {
     "python -m tools.stories --count 400 --held-out --bare > held.txt": LONG,
     "python benchmarks/quality.py": LONG,
     "python benchmarks/made_to_measure.py": LONG,
+    "python benchmarks/long_context.py --peer PYTHON --rounds 2 "
+    "--plot docs/long-context.svg": MEASURES,
     "python benchmarks/vs_llama_cpp.py --peer PYTHON --threads 2 "
     "--cells pp32 pp256 pp512 tg0 tg8192 start memory": MEASURES,
     "python benchmarks/vs_llama_cpp.py --peer PYTHON --threads 2 "
