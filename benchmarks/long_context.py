@@ -29,6 +29,7 @@ POSITIONS = (0, 1024, 2048, 4096, 8192, 16384, 32256)
 PROMPT_POSITIONS = (0, 2048, 4096, 7680, 16384, 32256)
 N_BATCH, N_LONG, DEPTH = 512, 8192, 32256
 CACHE_TYPES = ("F16", "Q8_0")
+ONE, MANY = "one token, ms", f"a token of a batch of {N_BATCH}, ms"
 
 Times = dict[str, dict[int, list[float]]]
 """Program -> position -> milliseconds a token of each round."""
@@ -120,17 +121,19 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder for the files, which stay there")
     parser.add_argument("--plot", type=Path, help="SVG of both tables")
     options = parser.parse_args()
+    if options.plot and not options.plot.parent.is_dir():  # not after minutes of measuring
+        parser.error(f"--plot: no folder `{options.plot.parent}`")
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         workers = open_workers(options, folder)
         tokens = measure(workers, "decode", N_DECODE, POSITIONS, options.rounds)
-        print_table(one := "one token, ms", tokens, POSITIONS)
+        print_table(ONE, tokens, POSITIONS)
         prompts = measure(workers, "behind", N_BATCH, PROMPT_POSITIONS, options.rounds)
-        print_table(many := "a token of a batch of 512, ms", prompts, PROMPT_POSITIONS)
+        print_table(MANY, prompts, PROMPT_POSITIONS)
         print_share(prompts)
         if options.plot:
-            draw({one: tokens, many: prompts}, options.plot)
+            draw({ONE: tokens, MANY: prompts}, options.plot)
         for worker, _ in workers.values():
             worker.close()
 

@@ -40,8 +40,7 @@ def make_shared(work, grain=1):
     """Return this thread's share of some work; all threads of a step call it equally often.
 
     Args:
-        work: ``(first, last, early, *arguments)``: does units ``first`` to ``last``. ``early`` is
-            1 at a thread's first range, which may be empty, and 0 at chunks.
+        work: ``(first, last, *arguments)``: does units ``first`` to ``last``, which may be none.
         grain: Chunks hold a multiple of so many units.
     """
 
@@ -56,17 +55,17 @@ def make_shared(work, grain=1):
         n_early, size = _split(n_units, unit_bytes, grain, nth)
         n_chunks = (n_units - n_early + size - 1) // size
         first, last = share(n_early, tid, nth)
-        early = 1
         while True:
-            work(first, last, early, *arguments)
+            work(first, last, *arguments)
             if n_chunks == 0:
                 break
-            if early == 0 or taken < 0:
+            if taken < 0:
                 taken = fetch_add(queue, 1)
             if taken >= n_before + n_chunks:  # it is of a matrix to come
                 break
             first = n_early + size * (taken - n_before)
-            last, early = min(first + size, n_units), 0
+            last = min(first + size, n_units)
+            taken = -1  # this chunk is worked on now
         return taken, n_before + n_chunks
 
     return shared

@@ -128,12 +128,7 @@ def share_rows(by_rows, grain=1):
         by_rows: Multiplies a range of rows, as ``make_rows``'s.
         grain: Of how many rows it does a multiple fastest.
     """
-
-    @register_jitable
-    def work(first, last, early, *arguments):
-        by_rows(first, last, *arguments)
-
-    shared = make_shared(work, grain)
+    shared = make_shared(by_rows, grain)
 
     @register_jitable
     def product(

@@ -20,21 +20,22 @@ SMALL, LARGE = 16, 256 << 10  # bytes of a unit: few are too little for a queue,
 def steps_in(grain: int) -> Callable[..., None]:
     """A step of several matrices, whose units are counted by whoever does them."""
 
-    def work(first, last, early, tid, counts, matrix, ranges, starts):  # type: ignore[no-untyped-def]
+    def work(first, last, tid, counts, matrix, m, seen, ranges, starts):  # type: ignore[no-untyped-def]
         for unit in range(first, last):
             fetch_add(counts + 8 * (matrix + unit), 1)
-        if early == 1:
+        if seen[tid] != m:  # a thread's own range comes first
+            seen[tid] = m
             ranges[tid] += 1
         elif first % grain != 0:
             starts[tid] += 1
 
     shared = make_shared(numba.njit(work), grain)
 
-    def one_step(tid, nth, queue, n_units, unit_bytes, counts, ranges, starts):  # type: ignore[no-untyped-def]
-        turn, matrix = NO_TURN, 0
+    def one_step(tid, nth, queue, n_units, unit_bytes, counts, seen, ranges, starts):  # type: ignore[no-untyped-def]
+        turn, matrix, seen[tid] = NO_TURN, 0, -1
         for m in range(len(n_units)):
             turn = shared(tid, nth, queue, turn, n_units[m], unit_bytes[m],
-                          tid, counts, matrix, ranges, starts)  # fmt: skip
+                          tid, counts, matrix, m, seen, ranges, starts)  # fmt: skip
             matrix += n_units[m]
         leave(queue, turn, nth)
 
@@ -59,7 +60,7 @@ def test_each_unit_is_done_once_in_each_pass(
     """On more threads than there are cores, and again and again with the same queue."""
     n_units, unit_bytes = np.array(matrices, np.int64).T.copy()
     queue, counts = np.zeros(1, np.int64), np.zeros(n_units.sum() + 1, np.int64)
-    ranges, off_grain = np.zeros((2, n_threads), np.int64)
+    seen, ranges, off_grain = np.zeros((3, n_threads), np.int64)
     barrier, n_passes = threading.Barrier(n_threads), 4
     left = []
 
@@ -67,7 +68,7 @@ def test_each_unit_is_done_once_in_each_pass(
         for _ in range(n_passes):
             barrier.wait()
             STEPS[grain](tid, n_threads, queue.ctypes.data, n_units, unit_bytes,
-                         counts.ctypes.data, ranges, off_grain)  # fmt: skip
+                         counts.ctypes.data, seen, ranges, off_grain)  # fmt: skip
             if barrier.wait() == 0:
                 left.append(int(queue[0]))
 

@@ -110,23 +110,20 @@ def make_product(unpack, multiply, products, block, tokens, is_usual):
 
     @register_jitable
     def work(
-        first, last, early, tid, nth, n_tiles, n_out, n, f, q, w, w0, row_bytes, n_in, assignments,
-        begin, count, pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, packed,
-        partial,
+        first, last, n_tiles, n, f, q, w, w0, row_bytes, n_in, assignments, begin, count,
+        pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, packed, partial,
     ):  # fmt: skip
         """Multiply weight tiles ``first`` to ``last`` or, where there are none, rows."""
-        row, stop = first, last
         if n_tiles > 0:
             by_weight_tiles(
                 first, last, n, f, q, w, w0, row_bytes, n_in, assignments, begin, count,
                 pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, packed, partial,
             )  # fmt: skip
-            row, stop = share((n_out - ROWS * n_tiles) * early, tid, nth)  # of those after tiles
-        by_rows(
-            ROWS * n_tiles + row, ROWS * n_tiles + stop, n, f, q, w, w0, row_bytes, n_in,
-            assignments, begin, count, pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride,
-            is_added,
-        )  # fmt: skip
+        else:
+            by_rows(
+                first, last, n, f, q, w, w0, row_bytes, n_in, assignments, begin, count,
+                pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
+            )  # fmt: skip
 
     shared = make_shared(work)
 
@@ -137,10 +134,16 @@ def make_product(unpack, multiply, products, block, tokens, is_usual):
     ):  # fmt: skip
         n_tiles = n_out // ROWS if count >= _MIN_TOKENS else 0
         n_units, n_rows = (n_tiles, ROWS) if n_tiles > 0 else (n_out, 1)
+        first, last = share(n_out - n_rows * n_units, tid, nth)  # after the last weight tile
+        by_rows(
+            n_rows * n_units + first, n_rows * n_units + last, n, f, q, w, w0, row_bytes, n_in,
+            assignments, begin, count, pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride,
+            is_added,
+        )  # fmt: skip
         return shared(
             tid, nth, queue, turn, n_units, n_rows * row_bytes * count,
-            tid, nth, n_tiles, n_out, n, f, q, w, w0, row_bytes, n_in, assignments, begin, count,
-            pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, scratch, partial,
+            n_tiles, n, f, q, w, w0, row_bytes, n_in, assignments, begin, count, pairs_per_x,
+            xq, xq_stride, xf, xf_stride, y, y_stride, is_added, scratch, partial,
         )  # fmt: skip
 
     return product
