@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import tarfile
 import tempfile
@@ -23,7 +24,8 @@ import torch
 import transformers
 
 from gguf_hub.files import write_atomically
-from tests.run.convert.random_checkpoints import N_VOCAB, POSITIONS, TOKENS, write
+from tests.run.convert import packing
+from tests.run.convert.random_checkpoints import N_VOCAB, POSITIONS, TOKENS, values, write
 
 _SIZES = {
     "vocab_size": N_VOCAB, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4,
@@ -120,6 +122,14 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "moe_intermediate_size": 32, "n_shared_experts": 1, "first_k_dense_replace": 1,
         "attention_bias": True, "use_qk_norm": True, "routed_scaling_factor": 1.5, "n_group": 1,
         "topk_group": 1}),
+    "minicpm": ("GraniteConfig", {
+        "embedding_multiplier": 12.0, "residual_multiplier": 0.7, "logits_scaling": 4.0,
+        "attention_multiplier": 0.25, "tie_word_embeddings": True}),
+    "bailingmoe2": ("Glm4MoeConfig", {
+        "head_dim": 16, "n_routed_experts": 8, "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32, "n_shared_experts": 1, "first_k_dense_replace": 1,
+        "use_qk_norm": True, "routed_scaling_factor": 2.5, "n_group": 4, "topk_group": 2,
+        "num_nextn_predict_layers": 0}),
     "minimax-m2": ("MiniMaxM2Config", {**_LOCAL_EXPERTS, "head_dim": 32, "rotary_dim": 16}),
     "ernie4_5": ("Ernie4_5Config", {"head_dim": 16}),
     "ernie4_5-moe": ("Ernie4_5_MoeConfig", {
@@ -178,6 +188,26 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         **_PIXTRAL}),
 }  # fmt: skip
 """Name -> class of the configuration in transformers, and what differs from ``_SIZES``."""
+PUBLISHED: dict[str, tuple[dict[str, Any], tuple[tuple[str, str], ...]]] = {
+    "minicpm": (
+        {"architectures": ["MiniCPMForCausalLM"], "model_type": "minicpm", "scale_emb": 12,
+         "scale_depth": 1.4, "dim_model_base": 16, "embedding_multiplier": None,
+         "residual_multiplier": None, "logits_scaling": None, "attention_multiplier": None}, ()),
+    "bailingmoe2": (
+        {"architectures": ["BailingMoeV2ForCausalLM"], "model_type": "bailing_moe",
+         "num_experts": 8, "n_routed_experts": None, "num_shared_experts": 1,
+         "n_shared_experts": None, "score_function": "sigmoid", "attention_bias": None,
+         "rope_parameters": None, "partial_rotary_factor": 0.5, "rope_theta": 10000.0},
+        (("model.word_embeddings", "model.embed_tokens"), ("attention.dense", "self_attn.o_proj"),
+         ("attention.query_layernorm", "self_attn.q_norm"),
+         ("attention.key_layernorm", "self_attn.k_norm"),
+         ("mlp.gate.expert_bias", "mlp.gate.e_score_correction_bias"))),
+}  # fmt: skip
+"""Models whose code is not in transformers, and that compute what another one does that is: what
+config.json says instead, None for nothing, and what tensors are called instead.
+
+Ling 2 has one tensor for queries, keys and values, too. Both were compared once with the code that
+is published beside their weights (modeling_minicpm.py, modeling_bailing_moe_v2.py)."""
 DROPPED = ("transformers_version", "dtype", "use_cache", "initializer_range")
 
 
@@ -226,11 +256,41 @@ def logits_of(name: str) -> tuple[dict[str, Any], dict[str, list[int]], np.ndarr
         stated = json.loads((Path(folder) / "config.json").read_text())
         stated = {key: value for key, value in stated.items() if key not in DROPPED}
         write(Path(folder), stated, shapes)
+        if name in PUBLISHED:
+            stated, shapes = as_published(name, stated, shapes, Path(folder))
         model = loader.from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
         _round_keys(model)
         with torch.no_grad():
             logits = model.eval()(input_ids=torch.tensor([TOKENS])).logits[0].numpy()
     return stated, shapes, logits
+
+
+def as_published(
+    name: str, stated: dict[str, Any], shapes: dict[str, list[int]], folder: Path
+) -> tuple[dict[str, Any], dict[str, list[int]]]:
+    """Return configuration and shapes of a checkpoint under its own names.
+
+    Its values are written under those of transformers, into ``folder``.
+    """
+    changes, names = PUBLISHED[name]
+    published: dict[str, list[int]] = {}
+    arrays: dict[str, np.ndarray] = {}
+    for tensor, shape in shapes.items():
+        own = tensor
+        for theirs, ours in names:
+            own = own.replace(ours, theirs)
+        if match := re.fullmatch(r"(.*)self_attn\.([qkv])_proj\.weight", tensor) if names else None:
+            own = f"{match[1]}attention.query_key_value.weight"
+            parts = [shapes[f"{match[1]}self_attn.{part}_proj.weight"] for part in "qkv"]
+            published[own] = [sum(rows for rows, _ in parts), shape[1]]
+            first = sum(rows for rows, _ in parts[: "qkv".index(match[2])])
+            arrays[tensor] = values(own, published[own])[first : first + shape[0]]
+        else:
+            published[own] = shape
+            arrays[tensor] = values(own, shape)
+    packing.save(folder, arrays, stated)
+    config = {key: value for key, value in {**stated, **changes}.items() if value is not None}
+    return config, published
 
 
 def _round_keys(model: Any) -> None:

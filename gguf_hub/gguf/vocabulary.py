@@ -28,6 +28,15 @@ SPM, GPT2, GEMMA4 = "llama", "gpt2", "gemma4"
 """Values of ``tokenizer.ggml.model`` that are supported: SentencePiece and byte-pair encoding."""
 NO_VOCABULARY = ("no_vocab", "none", "")
 """Values of files whose models take and give token ids."""
+_PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+_OTHERS = sorted(set(range(256)).difference(_PRINTABLE))
+ALPHABET = {byte: chr(byte) for byte in _PRINTABLE} | {
+    byte: chr(256 + n) for n, byte in enumerate(_OTHERS)
+}
+"""Byte -> the character that stands for it: itself, or for blanks and controls one from U+0100.
+
+Source: Radford et al. 2019 (GPT-2), ``bytes_to_unicode``.
+"""
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 

@@ -15,6 +15,7 @@ from gguf_hub.gguf.types import QuantType
 from gguf_hub.progress import SILENT
 from tests.hub_server import HubServer
 from tests.run.convert import checkpoints, packing
+from tests.run.convert.test_ranks import tekken
 
 REPO = "TheBloke/Tiny-Mixtral-GPTQ"
 GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False, "sym": True}
@@ -57,6 +58,20 @@ def test_a_repository_is_downloaded_verified_and_converted(
         path for _, path in ((r.method, r.path) for r in server.requests) if "README" in path
     ]
     assert fetched == []
+
+
+def test_a_repository_whose_vocabulary_is_tekken_json_alone(
+    hub_server: HubServer, tmp_path: Path, gguf_hub
+) -> None:
+    source = checkpoints.write(tmp_path / "source", vocab_size=261)
+    files = {path.name: path.read_bytes() for path in source.iterdir()}
+    vocabulary = json.dumps(tekken([bytes([byte]) for byte in range(256)])).encode()
+    files |= {"tekken.json": vocabulary, "consolidated.safetensors": b"Mistral's own"}
+    hub_server.add_repo("mistralai/Tiny", files)
+    code, _, err = gguf_hub("convert", "mistralai/Tiny", tmp_path / "out.gguf")
+    assert (code, "--chat-template mistral-v7-tekken" in err) == (0, True), err
+    assert GgufFile.open(tmp_path / "out.gguf").metadata["tokenizer.ggml.pre"] == "tekken"
+    assert not any("consolidated" in r.path for r in hub_server.requests)
 
 
 def test_a_repository_without_a_checkpoint_says_so(

@@ -14,6 +14,7 @@ CONFIG = "config.json"
 _WEIGHTS = re.compile(r"model(-\d{1,6}-of-\d{1,6})?\.safetensors")
 _NAMES = frozenset({
     CONFIG, "model.safetensors.index.json", "tokenizer.json", "tokenizer.model",
+    "tekken.json", "tiktoken.model",
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "generation_config.json", "chat_template.jinja", "quantize_config.json", "quant_config.json",
 })  # fmt: skip

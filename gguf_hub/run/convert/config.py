@@ -46,7 +46,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 
 
 class ConfigReader:
-    """Takes values out of config.json and collects every problem on the way.
+    """Takes values out of config.json and collects every problem on the way, and what is not kept.
 
     Args:
         config: Its contents; a ``text_config`` in it counts first, and ``whole`` is all of it.
@@ -57,6 +57,7 @@ class ConfigReader:
         self.config = {**config, **text} if isinstance(text, dict) else config
         self.whole = config
         self.issues: list[str] = []
+        self.notes: list[str] = []
         self._read: set[str] = set()
         # transformers 5 has one object for the rotary embedding
         rope = self.config.get("rope_parameters") or self.config.get("rope_scaling") or {}

@@ -120,7 +120,7 @@ def plan_conversion(
     """Read a checkpoint's headers and plan its GGUF file.
 
     Args:
-        folder: Holds config.json, safetensors files and tokenizer.json or tokenizer.model.
+        folder: Holds config.json, safetensors files and a vocabulary (see ``vocabulary``).
         outtype: Type of matrices; ``auto`` is the one that holds the stored weights exactly.
         layout: One tensor for all experts, as llama.cpp expects, or one for each.
         contents: ``weights`` for a file that computes token ids and no text, ``vocabulary`` for

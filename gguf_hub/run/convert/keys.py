@@ -40,6 +40,7 @@ class ModelKeys:
         factors: Tensors that hold factors of the rotation, by their names.
         notes: What is not kept.
         is_tied: Whether the embeddings are the output matrix, too.
+        n_predicting: How many layers, behind those that are computed, predict further tokens.
     """
 
     family: Family
@@ -47,6 +48,7 @@ class ModelKeys:
     factors: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     is_tied: bool = False
+    n_predicting: int = 0
 
     def number(self, key: str) -> int:
         """Return a whole number; 0 where there is no such key."""
@@ -82,14 +84,18 @@ def read_keys(config: Mapping[str, Any], path: Path) -> ModelKeys:
     is_tied = reader.flag("tie_word_embeddings", family.is_tied)
     if isinstance(stated := config.get("tie_word_embeddings"), bool):
         is_tied = stated  # of a model with vision, not that of its text_config
+    n_predicting = reader.integer("num_nextn_predict_layers", 0, least=0)
     _check(reader, family, keys)
     reader.check_unread()
     if reader.issues:
         raise CheckpointError(path, reader.issues)
+    notes += tuple(reader.notes)
+    if n_predicting:
+        notes += ("what predicts further tokens (`num_nextn_predict_layers`) is not kept",)
     values = {f"{family.arch}.{key}": value for key, value in keys.items()}
     if reader.rope.get("truncate") is False and reader.rope.get("rope_type") == "yarn":
         notes += ("`truncate` of YaRN is not kept: programs round its bounds to whole pairs",)
-    return ModelKeys(family, values, factors, notes, is_tied)
+    return ModelKeys(family, values, factors, notes, is_tied, n_predicting)
 
 
 def family_of(config: Mapping[str, Any], path: Path) -> Family:

@@ -6,18 +6,24 @@ Source: SpecialVocab of gguf-py.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from gguf_hub.errors import CheckpointError
-from gguf_hub.run.convert.checkpoint import Checkpoint
+from gguf_hub.gguf.vocabulary import TokenType
+from gguf_hub.run.convert.checkpoint import Checkpoint, read_json_if_any
 
-# tokenizer.ggml.token_type
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = TokenType
 
 _SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 """Name in the JSON files -> name in GGUF."""
+_MAX_DIGITS = 20
+
+
+def is_id(value: Any) -> TypeGuard[int]:
+    """Tell whether a value of a JSON file is an integer of at least 0."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def unicode_text(text: str, folder: Path, label: str) -> str:
@@ -27,6 +33,35 @@ def unicode_text(text: str, folder: Path, label: str) -> str:
     except UnicodeEncodeError as exc:
         raise CheckpointError(folder, [f"{label} is no Unicode text: {text[exc.start]!r}"]) from exc
     return text
+
+
+def added_tokens(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[int, str, bool]]:
+    """Yield (id, text, whether it is special) of all added tokens."""
+    for text, i in read_json_if_any(folder / "added_tokens.json").items():
+        if isinstance(i, int):
+            yield i, unicode_text(text, folder, f"added token {i}"), False
+    decoder = settings.get("added_tokens_decoder")
+    for key, token in decoder.items() if isinstance(decoder, dict) else ():
+        content = token.get("content") if isinstance(token, dict) else None
+        if key.isdecimal() and isinstance(content, str):
+            # longer than any id: Python refuses to read thousands of digits
+            i = int(key[:_MAX_DIGITS])
+            yield i, unicode_text(content, folder, f"added token {i}"), token.get("special") is True
+
+
+def notes_on_tokens_beyond(beyond: Sequence[tuple[int, str]], n_vocab: int) -> list[str]:
+    """Return a note on tokens, ids and texts, that have no embedding; none where there are none.
+
+    They are left out, as by llama.cpp's converter.
+    """
+    if not beyond:
+        return []
+    (i, text), *more = beyond
+    also = f" and {len(more)} more" if more else ""
+    return [
+        f"added token `{text:.40}` has id {i}{also}, but the model only knows ids up to "
+        f"{n_vocab - 1}: left out"
+    ]
 
 
 def special_ids(

@@ -63,6 +63,8 @@ class Parts:
     def __init__(self, keys: ModelKeys, matrices: Mapping[str, Matrix], layout: Layout) -> None:
         self.family, self.layout = keys.family, layout
         self.matrices, self.is_tied = matrices, keys.is_tied
+        n_layer = keys.number("block_count")
+        self.predicting = range(n_layer, n_layer + keys.n_predicting)
         n_vocab = keys.number("vocab_size")
         embeddings = _info("token_embd.weight", (keys.number("embedding_length"), n_vocab))
         self.hparams = GraphHyperParameters(
@@ -186,6 +188,9 @@ class Parts:
         if _OF_OTHER_PARTS.fullmatch(name):
             return True
         if self.is_tied and name == "lm_head.weight":
+            return True
+        layer = re.match(r"model\.layers\.(\d{1,9})\.", name)
+        if layer and int(layer[1]) in self.predicting:
             return True
         return bool(self.family.ignored) and re.fullmatch(self.family.ignored, name) is not None
 

@@ -11,9 +11,9 @@ in conversion/base.py of llama.cpp.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -28,6 +28,8 @@ from gguf_hub.run.convert.special import (
     UNUSED,
     USER_DEFINED,
     chat_templates,
+    is_id,
+    notes_on_tokens_beyond,
     special_ids,
     unicode_text,
 )
@@ -60,12 +62,11 @@ class TokenizerFile:
         if kind != "BPE":
             self.refuse(f"`model.type`: expected BPE, found {kind!r:.40}")
         vocab = self.model.get("vocab")
-        if not isinstance(vocab, dict) or not all(map(_is_id, vocab.values())):
+        if not isinstance(vocab, dict) or not all(map(is_id, vocab.values())):
             self.refuse("`model.vocab`: expected tokens and their ids")
-            vocab = {}
         self.vocab: dict[str, int] = vocab
 
-    def refuse(self, issue: str, hint: str | None = None) -> None:
+    def refuse(self, issue: str, hint: str | None = None) -> NoReturn:
         """Raise an error about the file."""
         raise CheckpointError(self.path, [issue], hint=hint)
 
@@ -91,9 +92,8 @@ class TokenizerFile:
         for entry in self._list(self.data, "added_tokens"):
             entry = entry if isinstance(entry, dict) else {}
             i, text = entry.get("id"), entry.get("content")
-            if not _is_id(i) or not isinstance(text, str):
+            if not is_id(i) or not isinstance(text, str):
                 self.refuse(f"`added_tokens`: expected ids and texts, found {entry!r:.60}")
-            assert isinstance(i, int) and isinstance(text, str)
             yield i, text, entry.get("special") is True or bool(_LOOKS_SPECIAL.fullmatch(text))
 
     @property
@@ -126,11 +126,11 @@ class TokenizerFile:
             elif kind == "ByteLevel":
                 found += [_GPT2] if step.get("use_regex", True) else []
             else:
-                self.refuse(f"`pre_tokenizer`: `{kind}` is not known here", _PRE_HINT)
+                self.refuse(f"`pre_tokenizer`: `{kind}` is not known here", PRE_HINT)
         return tuple(found)
 
 
-_PRE_HINT = "name the pre-tokenizer as llama.cpp does: --pre NAME, or leave it out: --no-vocab"
+PRE_HINT = "name the pre-tokenizer as llama.cpp does: --pre NAME, or leave it out: --no-vocab"
 
 
 def read_tokenizer_json(
@@ -175,7 +175,7 @@ def read_tokenizer_json(
 
 def _tokens(file: TokenizerFile, n_vocab: int) -> tuple[list[str], list[int], list[str]]:
     """Return texts and types of all tokens, and notes on those that are left out."""
-    texts, types = [f"[PAD{i}]" for i in range(n_vocab)], [UNUSED] * n_vocab
+    texts, types = [f"[PAD{i}]" for i in range(n_vocab)], [int(UNUSED)] * n_vocab
     for text, i in file.vocab.items():
         if i >= n_vocab:
             file.refuse(f"token {i} is beyond `vocab_size` {n_vocab:,} of config.json")
@@ -195,12 +195,7 @@ def _tokens(file: TokenizerFile, n_vocab: int) -> tuple[list[str], list[int], li
         text = unicode_text(text, file.path, f"added token {i}")
         texts[i] = text if is_special else text.replace("▁", " ")
         types[i] = CONTROL if is_special else USER_DEFINED
-    if not beyond:
-        return texts, types, []
-    (i, text), *more = beyond
-    also = f" and {len(more)} more" if more else ""
-    note = f"added token `{text:.40}` has id {i}{also}, but the model only knows ids up to "
-    return texts, types, [f"{note}{n_vocab - 1}: left out"]
+    return texts, types, notes_on_tokens_beyond(beyond, n_vocab)
 
 
 def is_gemma4(checkpoint: Checkpoint) -> bool:
@@ -258,16 +253,28 @@ def pre_tokenizer(file: TokenizerFile, *, adds_bos: bool) -> str:
     Raises:
         CheckpointError: No name stands for these expressions.
     """
-    found = tuple(map(_canonical, file.expressions()))
-    ignores = file.model.get("ignore_merges") is True
+    found, ignores = file.expressions(), file.model.get("ignore_merges") is True
+    name = pre_of(found, ignore_merges=ignores, adds_bos=adds_bos)
+    if name is None:
+        shown = " then ".join(found)
+        file.refuse(f"`pre_tokenizer`: no name is known for `{shown:.200}`", PRE_HINT)
+    return str(name)
+
+
+def pre_of(expressions: Sequence[str], *, ignore_merges: bool, adds_bos: bool) -> str | None:
+    """Return llama.cpp's name for what cuts texts by expressions; None where there is none.
+
+    Args:
+        expressions: One after another.
+        ignore_merges: Whether a word that is a token is one, whatever the merges say.
+        adds_bos: Whether a text begins with the begin token.
+    """
+    found = tuple(map(_canonical, expressions))
     names = [name for name, entry in PRE_TOKENIZERS.items()
              if not entry.is_raw and tuple(map(_canonical, entry.expressions)) == found
-             and entry.ignore_merges == ignores]  # fmt: skip
-    if not names:
-        shown = " then ".join(file.expressions())
-        file.refuse(f"`pre_tokenizer`: no name is known for `{shown:.200}`", _PRE_HINT)
+             and entry.ignore_merges == ignore_merges]  # fmt: skip
     # of those that cut alike, the one that begins texts alike
-    return min(names, key=lambda name: _of(name).add_bos != adds_bos)
+    return min(names, key=lambda name: _of(name).add_bos != adds_bos, default=None)
 
 
 def _of(name: str) -> PreTokenizer:
@@ -289,7 +296,3 @@ def _flat(step: Any, key: str) -> Iterator[Mapping[str, Any]]:
             yield from _flat(each, key)
         return
     yield step
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

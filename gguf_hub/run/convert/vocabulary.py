@@ -2,7 +2,8 @@
 
 Pieces and scores come from ``tokenizer.model`` (SentencePiece); what was added later, which special
 tokens there are, and the chat template from the JSON files beside it. Where there is no such file,
-all of it comes from ``tokenizer.json``.
+all of it comes from ``tokenizer.json``; where there is none either, from ``tekken.json`` or a file
+of tiktoken.
 
 Source: ``_create_vocab_sentencepiece`` in conversion/base.py of llama.cpp at 00bd27a6, and
 SpecialVocab of gguf-py.
@@ -10,7 +11,7 @@ SpecialVocab of gguf-py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import numpy as np
 from gguf_hub.errors import CheckpointError
 from gguf_hub.run.convert.checkpoint import Checkpoint, read_json_if_any
 from gguf_hub.run.convert.extra import require
+from gguf_hub.run.convert.ranks import TEKKEN, ranked_file, read_ranked
 from gguf_hub.run.convert.special import (
     BYTE,
     CONTROL,
@@ -27,9 +29,10 @@ from gguf_hub.run.convert.special import (
     UNKNOWN,
     UNUSED,
     USER_DEFINED,
+    added_tokens,
     chat_templates,
+    notes_on_tokens_beyond,
     special_ids,
-    unicode_text,
 )
 from gguf_hub.run.convert.tokenizer_json import TOKENIZER, is_gemma4, read_tokenizer_json
 
@@ -37,7 +40,6 @@ MODEL = "tokenizer.model"
 
 _ADDED_SCORE = -1000.0
 _FILLER_SCORE = -10000.0
-_MAX_DIGITS = 20
 
 
 @dataclass
@@ -71,6 +73,8 @@ def read_vocabulary(
     has_model = (folder / MODEL).is_file() and not is_gemma4(checkpoint)
     if not has_model and (folder / TOKENIZER).is_file():
         return read_tokenizer_json(checkpoint, n_vocab, pre)
+    if not has_model and (path := ranked_file(folder)):
+        return read_ranked(checkpoint, path, n_vocab, pre)
     processor = _open_model(folder)
     settings = read_json_if_any(folder / "tokenizer_config.json")
     pieces = _pieces(processor, n_vocab, folder)
@@ -97,7 +101,7 @@ def _open_model(folder: Path) -> Any:
     if not path.is_file():
         raise CheckpointError(
             folder,
-            [f"no `{MODEL}` and no `{TOKENIZER}`"],
+            [f"no `{MODEL}`, `{TOKENIZER}` or `{TEKKEN}`"],
             hint=f"put the model's {TOKENIZER} or {MODEL} into the folder, or convert the weights "
             "alone: --no-vocab",
         )
@@ -138,38 +142,17 @@ def _add_tokens(pieces: _Pieces, folder: Path, settings: Mapping[str, Any]) -> l
 
     Those that have no embedding are left out, as by llama.cpp's converter, with a note.
     """
-    beyond: dict[int, str] = {}
-    for i, text, is_special in _added_tokens(folder, settings):
-        if not 0 <= i < len(pieces.texts):
-            beyond[i] = text
+    beyond = []
+    for i, text, is_special in added_tokens(folder, settings):
+        if i >= len(pieces.texts):
+            beyond.append((i, text))
             continue
         # what SentencePiece itself calls unknown, control or a byte stays that
         if pieces.types[i] in (NORMAL, USER_DEFINED, UNUSED):
             pieces.types[i] = CONTROL if is_special else USER_DEFINED
             pieces.texts[i] = text if is_special else text.replace("▁", " ")
             pieces.scores[i] = _ADDED_SCORE
-    if not beyond:
-        return []
-    (i, text), *more = beyond.items()
-    also = f" and {len(more)} more" if more else ""
-    return [
-        f"added token `{text:.40}` has id {i}{also}, but the model only knows ids up to "
-        f"{len(pieces.texts) - 1}: left out"
-    ]
-
-
-def _added_tokens(folder: Path, settings: Mapping[str, Any]) -> Iterator[tuple[int, str, bool]]:
-    """Yield (id, text, whether it is special) of all added tokens."""
-    for text, i in read_json_if_any(folder / "added_tokens.json").items():
-        if isinstance(i, int):
-            yield i, unicode_text(text, folder, f"added token {i}"), False
-    decoder = settings.get("added_tokens_decoder")
-    for key, token in decoder.items() if isinstance(decoder, dict) else ():
-        content = token.get("content") if isinstance(token, dict) else None
-        if key.isdecimal() and isinstance(content, str):
-            # longer than any id: Python refuses to read thousands of digits
-            i = int(key[:_MAX_DIGITS])
-            yield i, unicode_text(content, folder, f"added token {i}"), token.get("special") is True
+    return notes_on_tokens_beyond(beyond, len(pieces.texts))
 
 
 def _space_prefix(settings: Mapping[str, Any], processor: Any) -> dict[str, bool]:

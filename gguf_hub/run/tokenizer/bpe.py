@@ -7,9 +7,9 @@
 4. A piece that is no token in the end is written as its bytes; a byte without a token is lost, as
    with llama.cpp (no vocabulary of a model lacks one that occurs in UTF-8).
 
-Source: Radford et al. 2019 (GPT-2, ``bytes_to_unicode``); llama.cpp, src/llama-vocab.cpp,
-``llm_tokenizer_bpe_session``. Two differences: words are cut as the model's own tokenizer cuts
-them, and a piece that is no token gives the tokens of all its bytes.
+Source: llama.cpp, src/llama-vocab.cpp, ``llm_tokenizer_bpe_session``. Two differences: words are
+cut as the model's own tokenizer cuts them, and a piece that is no token gives the tokens of all its
+bytes.
 """
 
 from __future__ import annotations
@@ -17,20 +17,17 @@ from __future__ import annotations
 import re
 from functools import cached_property, lru_cache
 
+from gguf_hub.gguf.vocabulary import ALPHABET
 from gguf_hub.run.tokenizer.base import CACHED_LENGTH, CACHED_WORDS, VocabTokenizer
 from gguf_hub.run.tokenizer.merging import LONG, SPACE, harmless_cuts, merge
 from gguf_hub.run.tokenizer.vocab import Vocab
 from gguf_hub.run.tokenizer.words import WordSplitter
 
-_PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
-_OTHERS = sorted(set(range(256)).difference(_PRINTABLE))
-_ALPHABET = {byte: chr(byte) for byte in _PRINTABLE} | {
-    byte: chr(256 + n) for n, byte in enumerate(_OTHERS)
-}
-"""Byte -> the character that stands for it: itself, or for blanks and controls one from U+0100."""
 _NO_BYTE = 0x10FFFF
-_BYTES = {ord(character): byte for byte, character in _ALPHABET.items()}
-_DECODING = dict.fromkeys(_OTHERS, _NO_BYTE) | _BYTES
+_BYTES = {ord(character): byte for byte, character in ALPHABET.items()}
+_DECODING = {
+    byte: _NO_BYTE for byte, character in ALPHABET.items() if ord(character) != byte
+} | _BYTES
 _UTF8 = frozenset(range(0xF5)) - {0xC0, 0xC1}
 """Bytes that occur in UTF-8."""
 
@@ -47,7 +44,7 @@ class BpeTokenizer(VocabTokenizer):
     def _keeps_all(self) -> bool:
         if self._is_raw:
             return self.vocab.unk_id is not None or self.vocab.byte_ids.keys() >= _UTF8
-        return all(_ALPHABET[byte] in self._ids for byte in _UTF8)
+        return all(ALPHABET[byte] in self._ids for byte in _UTF8)
 
     @cached_property
     def _longest(self) -> int:
@@ -95,7 +92,7 @@ class BpeTokenizer(VocabTokenizer):
         pre = self.vocab.pre_tokenizer
         is_whole = pre.ignore_merges or (pre.keeps_line_feeds and not word.strip("\n"))
         if not self._is_raw:
-            word = word.encode().decode("latin-1").translate(_ALPHABET)
+            word = word.encode().decode("latin-1").translate(ALPHABET)
         if is_whole and word in self._ids:
             return (self._ids[word],)
         ids: list[int] = []

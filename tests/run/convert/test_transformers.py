@@ -123,3 +123,29 @@ def _mxfp4(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:
     pairs = of_code[np.stack([blocks & 15, blocks >> 4], axis=-1)]
     weights = pairs.reshape(*scales.shape, 32) * 2.0 ** (scales.astype(int) - 127)[..., None]
     return weights.reshape(*scales.shape[:2], -1)
+
+
+def test_layers_that_predict_further_tokens_are_left_out(tmp_path: Path) -> None:
+    """They are published as layers behind the last, as of DeepSeek V3 and GLM 4.5."""
+    config, shapes = (archive()[0]["glm4moe"][key] for key in ("config", "shapes"))
+    n_layer = config["num_hidden_layers"]
+    more = {
+        name.replace(f"layers.{n_layer - 1}.", f"layers.{n_layer}."): shape
+        for name, shape in shapes.items()
+    }
+    more |= {f"model.layers.{n_layer}.eh_proj.weight": [64, 128], **shapes}
+    plain = plan_conversion(write(tmp_path / "a", config, shapes), contents="weights")
+    stated = {**config, "num_nextn_predict_layers": 1}
+    plan = plan_conversion(write(tmp_path / "b", stated, more), contents="weights")
+    assert [part.spec for part in plan.tensors] == [part.spec for part in plain.tensors]
+    assert any("num_nextn_predict_layers" in note for note in plan.notes)
+    stated = {**config, "num_nextn_predict_layers": 0}
+    with pytest.raises(CheckpointError, match=f"model.layers.{n_layer}"):
+        plan_conversion(write(tmp_path / "c", stated, more), contents="weights")
+
+
+def test_sparse_attention_of_long_contexts_is_noted(tmp_path: Path) -> None:
+    config, shapes = (archive()[0]["minicpm"][key] for key in ("config", "shapes"))
+    stated = {**config, "sparse_config": {"dense_len": 8192}}
+    (note,) = plan_conversion(write(tmp_path / "m", stated, shapes), contents="weights").notes
+    assert "`dense_len` 8192" in note

@@ -164,7 +164,9 @@ def test_the_vocabulary_alone(folder: Path) -> None:
 
 def test_a_missing_vocabulary_is_told_with_a_way_out(tmp_path: Path) -> None:
     folder = checkpoints.write(tmp_path / "m")
-    with pytest.raises(CheckpointError, match=r"no `tokenizer\.model` and no") as found:
+    with pytest.raises(
+        CheckpointError, match=r"no `tokenizer\.model`, `tokenizer\.json` or"
+    ) as found:
         plan_conversion(folder)
     assert "--no-vocab" in (found.value.hint or "")
 

@@ -51,7 +51,7 @@ def _choice(config: ConfigReader, keys: Keys) -> None:
     keys["expert_weights_scale"] = config.positive("routed_scaling_factor", 1.0)
 
 
-# -- GLM, MiniMax, Ernie, Hunyuan, Nemotron, EXAONE ------------------------------------------------
+# -- GLM, MiniMax, Ernie, Ling, Hunyuan, Nemotron, EXAONE ------------------------------------------
 
 
 def _glm4moe(config: ConfigReader, keys: Keys) -> None:
@@ -120,6 +120,43 @@ ERNIE4_5_MOE = Family(
     n_expert_used=("moe_k",),
     is_mixture=True,
     is_tied=True,
+)
+
+
+def _bailing(config: ConfigReader, keys: Keys) -> None:
+    _choice(config, keys)
+    n_shared = config.integer("num_shared_experts", 0, least=0)
+    width = keys["expert_feed_forward_length"] * n_shared
+    keys["expert_shared_count"] = n_shared
+    keys["expert_shared_feed_forward_length"] = config.integer(
+        "moe_shared_expert_intermediate_size", width, least=0
+    )
+    keys["expert_weights_norm"] = config.flag("norm_topk_prob", True)
+    keys["expert_gating_func"] = _SIGMOID
+    keys["expert_group_count"] = config.integer("n_group", 1)
+    keys["expert_group_used_count"] = config.integer("topk_group", 1)
+    config.expect("norm_topk_prob", True)
+    config.expect("score_function", "sigmoid")
+    config.expect("use_qk_norm", True)
+    for name in ("use_bias", "use_qkv_bias", "norm_head"):
+        config.expect(name, False)
+
+
+BAILING2 = Family(
+    "bailingmoe2",
+    ("BailingMoeV2ForCausalLM",),
+    {
+        **EXPERTS,
+        **_SHARED,
+        "token_embd": "model.word_embeddings",
+        "attn_qkv": "attention.query_key_value",
+        "attn_output": "attention.dense",
+        "attn_q_norm": "attention.query_layernorm",
+        "attn_k_norm": "attention.key_layernorm",
+        "exp_probs_b.bias": whole("mlp.gate.expert_bias"),
+    },
+    _bailing,
+    is_mixture=True,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -102,6 +103,25 @@ GRANITEMOE = Family(
     _granite_shared,
     is_mixture=True,
 )
+
+
+def _minicpm(config: ConfigReader, keys: Keys) -> None:
+    """Granite's scales, of the widths and depths of the models that they were found with."""
+    keys["embedding_scale"] = config.positive("scale_emb", 1.0)
+    depth = config.positive("scale_depth", 1.0)
+    keys["residual_scale"] = depth / math.sqrt(keys["block_count"])
+    keys["logit_scale"] = keys["embedding_length"] / config.integer("dim_model_base", 1)
+    config.expect("num_experts", 0)
+    sparse = config.get("sparse_config")
+    if isinstance(sparse, dict):
+        config.notes.append(
+            "the sparse attention of contexts beyond "
+            f"`dense_len` {sparse.get('dense_len')!r:.20} is not kept: programs attend to the "
+            "whole context, as with every GGUF of this architecture"
+        )
+
+
+MINICPM = Family("minicpm", ("MiniCPMForCausalLM",), TURNED, _minicpm, is_tied=True)
 
 # -- Qwen ------------------------------------------------------------------------------------------
 
