@@ -55,6 +55,8 @@ _TEKKEN_SPECIAL = (
 _TEKKEN_IDS = {"unk": "<unk>", "bos": "<s>", "eos": "</s>", "pad": "<pad>"}
 _MAX_TOKENS = 1 << 24
 _MAX_DIGITS = 9
+_MAX_BYTES = 1024
+"""Of a token: 256 in what is published. The time for its merge grows with the square."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ def merges(ranks: Mapping[bytes, int]) -> Iterator[tuple[bytes, bytes]]:
 def _parts(token: bytes, ranks: Mapping[bytes, int]) -> list[bytes]:
     """Return what is left of a token's bytes when only unions of lower rank were made."""
     parts = [token[i : i + 1] for i in range(len(token))]
-    rank = none = ranks[token]
+    none = ranks[token]
     while len(parts) > 2:
         unions = (ranks.get(a + b, none) for a, b in itertools.pairwise(parts))
         rank, at = min(zip(unions, itertools.count(), strict=False))  # of equal ones the first
@@ -285,6 +287,8 @@ def _add(path: Path, ranks: dict[bytes, int], text: str | bytes, rank: int) -> N
         token = b""
     if not token or token in ranks:
         _refuse(path, f"rank {rank}: expected base64 of bytes that occur once, found {text!r:.60}")
+    if len(token) > _MAX_BYTES:
+        _refuse(path, f"rank {rank}: expected at most {_MAX_BYTES:,} bytes, found {len(token):,}")
     ranks[token] = rank
 
 

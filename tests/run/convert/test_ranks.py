@@ -221,6 +221,7 @@ def test_what_is_wrong_with_tekken_json_is_named(
         (b"YQ== 1\n", "ranks from 0 on"),
         (b"YQ== 0\n", "a token for each byte, found none for 0x00"),
         (lines([*BYTES, b"a"]), "bytes that occur once"),
+        (lines([*BYTES, b"a" * 1025]), "at most 1,024 bytes"),
         (lines([*BYTES, *(b"ab%d" % i for i in range(20))]), "beyond `vocab_size` 264"),
     ],
 )
