@@ -272,6 +272,10 @@ RECIPES: dict[str, Recipe] = {
     "llama4": Recipe(
         "llama4", [DENSE, f"{_MOE_LAYER} {SHARED}"] * 2,
         {**WIDE, **MOE, "expert_used_count": 1, "interleave_moe_layer_step": 2}, seed=11),
+    "llama4-maverick": Recipe(  # of so many experts, heads are not normed
+        "llama4", [DENSE, f"{_MOE_LAYER} {SHARED}"] * 2,
+        {**WIDE, **MOE, "expert_count": 128, "expert_used_count": 1,
+         "interleave_moe_layer_step": 2}, seed=12),
     "minicpm": Recipe("minicpm", [DENSE] * 3, WIDE, TIED, embedding=0.2),
     "minimax-m2": Recipe(
         "minimax-m2", [f"{_MOE_LAYER} {FULL_NORMS} exp_probs_b.bias"] * 3,

@@ -267,6 +267,9 @@ def hops(arguments: argparse.Namespace) -> None:
     from tools.cluster_hops import report
 
     folder = arguments.folder
+    if arguments.model:
+        report(arguments.model, 40)
+        return
     for path, n in ((TINY, 300), (compute_bound(folder), 60), (full_width(folder), 40)):
         report(path, n)
 
@@ -301,7 +304,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=20, help="kill: how often")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=int, default=120, help="serve: how long")
-    parser.add_argument("--model", type=Path, help="ray: another file")
+    parser.add_argument("--model", type=Path, help="ray, hops, memory, surfaces: another file")
     parser.add_argument("--nodes", type=int, help="ray (3), memory (2): how many")
     parser.add_argument("--ram", help="ray, memory: what each gives to models")
     parser.add_argument("--limit", type=int, help="ray, memory: of each cgroup")

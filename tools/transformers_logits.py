@@ -84,6 +84,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1}}),
     "llama4": ("Llama4TextConfig", {"head_dim": 16, **_LOCAL_EXPERTS, "num_experts_per_tok": 1,
                                     "intermediate_size_mlp": 64}),
+    "llama4-maverick": ("Llama4TextConfig", {
+        "head_dim": 16, **_LOCAL_EXPERTS, "num_local_experts": 128, "num_experts_per_tok": 1,
+        "intermediate_size_mlp": 64, "interleave_moe_layer_step": 2, "use_qk_norm": False,
+        "rope_parameters": {**_LLAMA3, "rope_theta": 500000.0, "high_freq_factor": 1.0}}),
     "smollm3": ("SmolLM3Config", {"num_hidden_layers": 5}),
     "seed-oss": ("SeedOssConfig", {"head_dim": 32, "residual_dropout": 0.0}),
     "granite": ("GraniteConfig", _SCALES),

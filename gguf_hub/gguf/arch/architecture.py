@@ -132,6 +132,7 @@ class Architecture:
         has_whole_norms: The norms of q and k are over all heads at once, not over each.
         has_norms_after_rope: They come after the rotation.
         has_plain_norms: Rotated heads of q and k are normed without weights.
+        n_expert_unnormed: But not where there are so many experts.
         has_value_norms: Heads of v are normed without weights; v may be what k was before its norm.
         has_latents: Keys and values are made of one latent vector that all heads share (multi-head
             latent attention, arXiv 2405.04434, section 2.1); so may queries be, of another.
@@ -171,6 +172,7 @@ class Architecture:
     has_whole_norms: bool = False
     has_norms_after_rope: bool = False
     has_plain_norms: bool = False
+    n_expert_unnormed: int | None = None
     has_value_norms: bool = False
     has_latents: bool = False
     yarn_scales_scores: bool = False

@@ -51,6 +51,7 @@ LLAMA4 = Architecture(
     rope="norm",
     rope_skip=4,
     has_plain_norms=True,
+    n_expert_unnormed=128,  # Maverick; of the keys, the number of experts alone tells it
     windows=Windows(4, default=8192, fixed=8192, is_chunked=True),
     router=Router("sigmoid", is_first=True),
     temperature=Temperature(scale=0.1, length=8192, offset=1),
@@ -369,6 +370,13 @@ _LATENTS = (
     H.n_embd_head_v_mla.name, H.yarn_log_multiplier.name, H.temperature_scale.name,
     H.temperature_length.name,
 )  # fmt: skip
+
+
+def _gating_func(h: H) -> float:
+    """Return what is meant where no key tells: a sigmoid by GLM 4.7 Flash, softmax by others."""
+    return 2 if h.n_layer in (47, 48) and h.n_vocab == 154880 else 1
+
+
 DEEPSEEK2 = Architecture(
     "deepseek2",
     rope="norm",
@@ -378,6 +386,7 @@ DEEPSEEK2 = Architecture(
     yarn_scales_scores=True,
     router=Router(),
     temperature=Temperature(),
+    defaults={H.gating_func.name: _gating_func},
     requires=(H.n_lora_kv.name,),
     reads=(_EXPERT_WIDTH, *_LATENTS, *_CHOICE, *_GROUPS, *_DENSE, *_SHARED),
 )

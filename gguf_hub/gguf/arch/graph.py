@@ -60,11 +60,13 @@ class LayerGraph(LayerSizes):
         has_ffn: Whether it has a feed-forward network, experts included.
         has_experts: Whether a router chooses among feed-forward networks.
         has_rope: Whether queries and keys are rotated.
+        has_plain_norms: Whether they are normed without weights then.
     """
 
     has_ffn: bool = True
     has_experts: bool = False
     has_rope: bool = True
+    has_plain_norms: bool = False
 
 
 class Graph:
@@ -142,6 +144,8 @@ class Graph:
             has_rope = is_windowed
         if H.rope_finetuned.name in arch.reads:
             has_rope = has_rope and h.rope_finetuned
+        has_rope = has_rope and arch.rope is not None
+        has_plain_norms = arch.has_plain_norms and h.n_expert != arch.n_expert_unnormed
         length = self._window if is_windowed else 0
         is_chunk = bool(arch.windows and arch.windows.is_chunked)
         n_head_kv, n_ff = self._number(H.n_head_kv, i), self._number(H.n_ff, i)
@@ -162,7 +166,8 @@ class Graph:
             state=state,
             has_ffn=has_ffn,
             has_experts=has_ffn and self._has_experts(i),
-            has_rope=has_rope and arch.rope is not None,
+            has_rope=has_rope,
+            has_plain_norms=has_plain_norms and has_rope,
             window=0 if is_chunk else length,
             chunk=length if is_chunk else 0,
         )

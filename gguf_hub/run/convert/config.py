@@ -50,11 +50,12 @@ class ConfigReader:
 
     Args:
         config: Its contents; a ``text_config`` in it counts first, and ``whole`` is all of it.
+        defaults: What counts last.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         text = config.get("text_config")
-        self.config = {**config, **text} if isinstance(text, dict) else config
+        self.config = {**defaults, **config, **(text if isinstance(text, dict) else {})}
         self.whole = config
         self.issues: list[str] = []
         self.notes: list[str] = []
@@ -138,7 +139,7 @@ class ConfigReader:
         """Note a problem if a key is there and is none of these."""
         found = self.get(key)
         if found is not None and found not in values:
-            shown = " or ".join(str(value) for value in values)
+            shown = " or ".join(str(value) for value in values) or "no such key"
             self.issues.append(f"`{key}`: expected {shown}, found {found!r:.40}")
 
     def layers(self, key: str, n_layer: int, words: Mapping[str, bool]) -> list[bool]:

@@ -27,6 +27,8 @@ _MOST_LAYERS = 10_000
 """Lists have an entry for each layer, before it is known that there are tensors of them."""
 _MOST_PAIRS = 1 << 16
 """Rotated pairs of a head; no model has more."""
+_WITHOUT_DENSE = ("moe_intermediate_size",)
+"""The width of mixtures all of whose layers have experts, as Qwen 3.5's."""
 _YARN = {"beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow"}
 
 
@@ -68,7 +70,7 @@ def read_keys(config: Mapping[str, Any], path: Path) -> ModelKeys:
             would change what is computed.
     """
     family = family_of(config, path)
-    reader = ConfigReader(config)
+    reader = ConfigReader(config, family.defaults)
     keys = _sizes(reader, family)
     keys |= _experts(reader, family)
     factors: dict[str, NDArray[np.float32]] = {}
@@ -126,10 +128,14 @@ def _sizes(reader: ConfigReader, family: Family) -> dict[str, Any]:
     n_layer = len(kinds) if isinstance(kinds, list) else None
     keys: dict[str, Any] = {
         "vocab_size": reader.integer("vocab_size"),
-        "context_length": reader.integer("max_position_embeddings"),
+        "context_length": reader.integer(
+            reader.first("max_position_embeddings", "max_sequence_length")  # Llama 1
+        ),
         "embedding_length": n_embd,
         "block_count": _n_layer(reader, n_layer),
-        "feed_forward_length": reader.integer(reader.first(family.n_ff, "intermediate_size")),
+        "feed_forward_length": reader.integer(
+            reader.first(family.n_ff, "intermediate_size", *_WITHOUT_DENSE[: family.is_mixture])
+        ),
         "attention.head_count": n_head,
         "attention.head_count_kv": reader.integer("num_key_value_heads", n_head),
     }
@@ -289,13 +295,14 @@ def _llama3(reader: ConfigReader, keys: Mapping[str, Any], base: float) -> list[
     n_ctx_orig = reader.integer(
         "original_max_position_embeddings", keys["context_length"], among=rope
     )
-    if high <= low:
-        reader.issues.append(f"`high_freq_factor` {high}: expected more than {low}")
+    if high < low:
+        reader.issues.append(f"`high_freq_factor` {high}: expected at least {low}")
         return []
     factors = []
     for i in range(n_rot // 2):
         turns = n_ctx_orig / (2 * math.pi * base ** (2 * i / n_rot))
-        ramp = min(1.0, max(0.0, (turns - low) / (high - low)))
+        # Llama 4 Scout's bounds are the same: nothing is mixed
+        ramp = min(1.0, max(0.0, (turns - low) / (high - low))) if high > low else turns >= low
         factors.append(1 / (ramp + (1 - ramp) / factor))
     return factors
 

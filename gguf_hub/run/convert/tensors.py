@@ -29,9 +29,11 @@ _BARE = ("ssm_a", "ssm_d")
 """Names that nothing stands behind."""
 _OF_OTHER_PARTS = re.compile(
     r"(model\.)?(vision_tower|vision_model|visual|multi_modal_projector|vision_embed_tokens|"
-    r"audio_tower|embed_vision|embed_audio|mtp)\..*"
+    r"audio_tower|embed_vision|embed_audio|mtp(_\w+)?)\..*"
 )
 """What a model for images or sounds, or one that predicts further tokens, has beside its text."""
+_FREQUENCIES = re.compile(r"model\.(layers\.\d+\.\w+\.)?rotary_emb\.inv_freq")
+"""What older checkpoints hold of the rotation, which config.json tells."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ class Parts:
             yield Part(split_name(layer, match[1], e), part.ne[:-1], (matrix,), part.is_exact)
 
     def _is_ignored(self, name: str) -> bool:
-        if _OF_OTHER_PARTS.fullmatch(name):
+        if _OF_OTHER_PARTS.fullmatch(name) or _FREQUENCIES.fullmatch(name):
             return True
         if self.is_tied and name == "lm_head.weight":
             return True

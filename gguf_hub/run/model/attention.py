@@ -122,7 +122,7 @@ class AttentionWriter(LatentWriter):
         n_rot = rope.n_rot if g.has_rope else 0
         after = [name for name, is_there in (
             ("attn_q_norm.weight", arch.has_norms_after_rope),
-            (ONES, arch.has_plain_norms and g.has_rope),
+            (ONES, g.has_plain_norms),
         ) if is_there]  # fmt: skip
         if after and n_rot:
             for x, n_head in ((at.queries, g.n_head), (at.keys, g.n_head_kv)):

@@ -49,8 +49,8 @@ def refusal(folder: Path, **options: Any) -> CheckpointError:
             "rope scaling: expected linear, yarn or llama3, found 'dynamic'",
         ),
         (
-            {"rope_scaling": {"rope_type": "llama3", "factor": 2.0, "high_freq_factor": 1.0}},
-            "`high_freq_factor` 1.0: expected more than 1.0",
+            {"rope_scaling": {"rope_type": "llama3", "factor": 2.0, "high_freq_factor": 0.5}},
+            "`high_freq_factor` 0.5: expected at least 1.0",
         ),
     ],
 )

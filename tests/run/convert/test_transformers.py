@@ -149,3 +149,48 @@ def test_sparse_attention_of_long_contexts_is_noted(tmp_path: Path) -> None:
     stated = {**config, "sparse_config": {"dense_len": 8192}}
     (note,) = plan_conversion(write(tmp_path / "m", stated, shapes), contents="weights").notes
     assert "`dense_len` 8192" in note
+
+
+def keys_of(name: str, **changes: Any) -> dict[str, Any]:
+    """The keys of a model whose configuration is changed; None leaves one out."""
+    stated = {**archive()[0][name]["config"], **changes}
+    stated = {key: value for key, value in stated.items() if value is not None}
+    return dict(read_keys(stated, Path("config.json")).values)
+
+
+def test_what_published_configurations_say_otherwise() -> None:
+    """As they stand on the Hub, where transformers' own files differ."""
+    # Gemma 3 with images leaves out what is the default of the text model's class
+    text = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4}
+    gemma = {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text}
+    values = read_keys(gemma, Path("config.json")).values
+    assert values["gemma3.context_length"] == 131072
+    assert values["gemma3.attention.key_length"] == 256
+    assert values["gemma3.attention.layer_norm_rms_epsilon"] == 1e-6
+    # a mixture without dense layers has no width of them
+    assert keys_of("qwen35moe", intermediate_size=None)["qwen35moe.feed_forward_length"] == 32
+    # Command R7B names the rotation of neighbours so
+    found = keys_of("cohere2", position_embedding_type="rope_gptj")
+    np.testing.assert_equal(found, keys_of("cohere2"))
+    # LFM2 named the layers that attend first
+    layers = {"layer_types": None, "full_attn_idxs": [1, 3]}
+    np.testing.assert_equal(keys_of("lfm2", **layers), keys_of("lfm2"))
+    # a window that no layer has, as of EXAONE 4 1.2B
+    assert keys_of("exaone4", sliding_window=4096)["exaone4.attention.sliding_window"] == 0
+    # Llama 1
+    found = keys_of("llama", max_position_embeddings=None, max_sequence_length=2048)
+    assert found["llama.context_length"] == 2048
+    # no number stands for infinity in JSON
+    states = {"time_step_limit": [0.0, 1e308]}
+    np.testing.assert_equal(keys_of("nemotron_h", **states), keys_of("nemotron_h"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["model.rotary_emb.inv_freq", "model.layers.0.self_attn.rotary_emb.inv_freq",
+     "model.mtp_block.0.mlp.gate.weight", "model.mtp_emb_norm.0.weight", "mtp.fc.weight"],
+)  # fmt: skip
+def test_tensors_that_no_text_needs_are_left_out(name: str, tmp_path: Path) -> None:
+    config, shapes = (archive()[0]["ernie4_5-moe"][key] for key in ("config", "shapes"))
+    plan = plan_conversion(write(tmp_path, config, {**shapes, name: [8]}), contents="weights")
+    assert not any("mtp" in part.spec.name or "freq" in part.spec.name for part in plan.tensors)

@@ -135,3 +135,27 @@ def test_groups_of_experts_that_cannot_be_are_refused(
     mixtral |= {"general.architecture": "bailingmoe2"}
     with pytest.raises(UnsupportedGgufError, match=problem):
         read({**mixtral, **own})
+
+
+@pytest.mark.parametrize(
+    ("n_layer", "n_vocab", "stated", "function"),
+    [
+        (47, 154880, {}, "sigmoid"),
+        (48, 154880, {}, "sigmoid"),  # with what predicts further tokens
+        (46, 154880, {}, "softmax"),
+        (47, 102400, {}, "softmax"),
+        (47, 154880, {"expert_gating_func": 1}, "softmax"),
+    ],
+)
+def test_glm_4_7_flash_has_a_sigmoid_that_no_key_tells(
+    n_layer: int, n_vocab: int, stated: dict[str, int], function: str
+) -> None:
+    own = {"block_count": n_layer, "vocab_size": n_vocab, "attention.kv_lora_rank": 512,
+           "attention.key_length": 576, "attention.value_length": 512,
+           "attention.key_length_mla": 256, "attention.value_length_mla": 256,
+           "attention.head_count_kv": 1, "rope.dimension_count": 64,
+           "expert_feed_forward_length": 1536, **stated}  # fmt: skip
+    metadata = {key.replace("llama.", "deepseek2."): value for key, value in MIXTRAL.items()}
+    metadata |= {f"deepseek2.{key}": value for key, value in own.items()}
+    config = read({**metadata, "general.architecture": "deepseek2"})
+    assert config.router.function == function

@@ -130,6 +130,8 @@ class Family:
         is_mixture: Whether it has experts.
         matches: Whether a configuration is of this one, where others share its classes.
         is_tied: Whether the output is the embeddings' where config.json does not tell.
+        defaults: What the ``text_config`` of published models leaves out, as it is the default of
+            the class in transformers.
     """
 
     arch: str
@@ -148,6 +150,7 @@ class Family:
     is_mixture: bool = False
     matches: Callable[[Mapping[str, Any]], bool] = _always
     is_tied: bool = False
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def sources(self, name: str) -> tuple[Source, ...]:
         """Return where a tensor may come from, the best first.

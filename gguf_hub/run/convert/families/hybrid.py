@@ -50,8 +50,10 @@ def _expect_plain_states(config: ConfigReader, *biases: str) -> None:
 
 def _is_endless(limit: Any) -> bool:
     """Tell whether a range is that from 0 to infinity, which JSON has no number for."""
-    endless = (float("inf"), {"__float__": "Infinity"})
-    return isinstance(limit, list) and len(limit) == 2 and limit[0] == 0 and limit[1] in endless
+    if not isinstance(limit, list) or len(limit) != 2 or limit[0] != 0:
+        return False
+    is_large = isinstance(limit[1], float) and limit[1] >= 1e30
+    return is_large or limit[1] == {"__float__": "Infinity"}
 
 
 # -- Granite 4 -------------------------------------------------------------------------------------

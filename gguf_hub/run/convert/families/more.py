@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gguf_hub.gguf.arch.families import LLAMA4 as LLAMA4_GRAPH
 from gguf_hub.run.convert.config import ConfigReader
 from gguf_hub.run.convert.families.delta_net import QWEN35_STATES, QWEN_NEXT_STATES
 from gguf_hub.run.convert.families.family import (
@@ -228,6 +229,8 @@ def _exaone4(config: ConfigReader, keys: Keys) -> None:
     n_layer, window = keys["block_count"], config.integer("sliding_window", 0, least=0)
     config.get("sliding_window_pattern")
     flags = config.layers("layer_types", n_layer, KINDS)
+    if flags and not any(flags):
+        window = 0
     keys["attention.sliding_window"] = window
     if not window:
         return
@@ -260,7 +263,7 @@ def _llama4(config: ConfigReader, keys: Keys) -> None:
     every_fourth = [int((i + 1) % 4 != 0) for i in range(n_layer)]
     config.expect("no_rope_layers", every_fourth, [])
     config.expect("attention_chunk_size", 8192)
-    config.expect("use_qk_norm", True)
+    config.expect("use_qk_norm", keys["expert_count"] != LLAMA4_GRAPH.n_expert_unnormed)
     config.expect("attn_temperature_tuning", True, 4)
     config.expect("floor_scale", 8192)
     config.expect("attn_scale", 0.1)
@@ -352,7 +355,6 @@ DEEPSEEK2 = Family(
     },
     _deepseek2,
     is_mixture=True,
-    ignored=r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
 )
 
 
@@ -380,7 +382,11 @@ _KINDS = {"conv": False, "full_attention": True}
 
 
 def _lfm2(config: ConfigReader, keys: Keys) -> None:
-    attends = config.layers("layer_types", keys["block_count"], _KINDS)
+    n_layer = keys["block_count"]
+    attends = config.layers("layer_types", n_layer, _KINDS)
+    if not attends:  # as LFM2 was published first
+        places = config.get("full_attn_idxs")
+        attends = [i in places for i in range(n_layer)] if isinstance(places, list) else []
     if not attends:
         config.issues.append("`layer_types`: expected a kind for each layer")
     n_kv = keys["attention.head_count_kv"]

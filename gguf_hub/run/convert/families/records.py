@@ -49,7 +49,6 @@ LLAMA = Family(
     "llama",
     ("LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM"),
     TURNED,
-    ignored=r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
 )
 MIXTRAL = Family("llama", ("MixtralForCausalLM",), _MIXTRAL, rope_theta=1e6, is_mixture=True)
 
@@ -237,6 +236,9 @@ GEMMA2 = Family(
 GEMMA3 = Family(
     "gemma3", ("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"), shifted(_GEMMA_AFTER),
     _gemma3, rope_theta=1e6, activations=_GELU, ignored=r"lm_head\.weight", is_tied=True,
+    defaults={"vocab_size": 262208, "num_attention_heads": 8, "num_key_value_heads": 4,
+              "head_dim": 256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-6,
+              "query_pre_attn_scalar": 256, "sliding_window": 4096},
 )  # fmt: skip
 
 # -- Phi, OLMo, GLM, Cohere ------------------------------------------------------------------------
@@ -269,6 +271,7 @@ OLMOE = Family("olmoe", ("OlmoeForCausalLM",), {**EXPERTS, **FUSED_EXPERTS},
 
 def _cohere2(config: ConfigReader, keys: Keys) -> None:
     keys["logit_scale"] = config.positive("logit_scale")
+    config.expect("position_embedding_type", "rope_gptj", "rope")
     keys["rope.scaling.type"] = "none"
     add_window(config, keys, period=config.integer("sliding_window_pattern", 4))
 
