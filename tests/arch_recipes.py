@@ -218,6 +218,9 @@ RECIPES: dict[str, Recipe] = {
          "attention.sliding_window_pattern": [_T, _T, _F, _T, _T, _F]},
         f"{TIED} rope_freqs", embedding=0.2, fixed=_NOT_ROTATED, seed=13),
     "glm4": Recipe("glm4", [_GLM4] * 3, {**WIDE, "rope.dimension_count": 16}),
+    "glm4-sections": Recipe(  # as of GLM 4.1V, whose text is one of its positions
+        "glm4", [_GLM4] * 3,
+        {**WIDE, "rope.dimension_count": 16, "rope.dimension_sections": [2, 3, 3, 0]}),
     "glm4moe": Recipe(
         "glm4moe",
         [f"{_GLM4MOE} {FFN}", *[f"{_GLM4MOE} {EXPERTS} {SHARED} exp_probs_b.bias"] * 2,
@@ -231,6 +234,11 @@ RECIPES: dict[str, Recipe] = {
          *[f"{_GLM4MOE} {HEAD_NORMS} {EXPERTS} {SHARED} exp_probs_b.bias"] * 2],
         {**WIDE, **MOE, **_DENSE_FIRST, "rope.dimension_count": 16, "expert_shared_count": 1,
          "expert_weights_norm": False}),
+    "glm4moe-sections": Recipe(
+        "glm4moe",
+        [f"{_GLM4MOE} {FFN}", *[f"{_GLM4MOE} {EXPERTS} {SHARED} exp_probs_b.bias"] * 2],
+        {**WIDE, **MOE, **_DENSE_FIRST, "rope.dimension_count": 16, "expert_shared_count": 1,
+         "rope.dimension_sections": [2, 3, 3, 0]}),
     "gpt-oss": Recipe("gpt-oss", [_GPT_OSS] * 4, {**WIDE, **MOE, **WINDOW, **yarn(4.0, 64)},
         seed=19),
     "granite": Recipe("granite", [DENSE] * 3, {**WIDE, **SCALES}, TIED),

@@ -288,6 +288,7 @@ class CacheHyperParameters(HyperParameters):
     n_layer_kv_shared = WholeNumber("attention.shared_kv_layers", 0)
     n_layer_nextn = WholeNumber("nextn_predict_layers", 0)
     full_attention_interval = WholeNumber("full_attention_interval", 0)
+    rope_sections = WholeNumber("rope.dimension_sections", 0)
     is_recurrent = WholeNumber("attention.recurrent_layers", 0)
     ssm_d_conv = WholeNumber("ssm.conv_kernel", 0)
     ssm_d_inner = WholeNumber("ssm.inner_size", 0)

@@ -125,6 +125,8 @@ class Architecture:
         is_one_part: A layer is attention, a state or a feed-forward network, not two of these.
         output_norm: What stands before the head.
         rope_skip: Every so many layers one has no rotation; 0 for none.
+        halves_with_sections: The halves of a head are rotated instead of neighbours where the file
+            has sections of positions, as of models that see.
         rope_windows_only: Layers without a window have no rotation, if others have windows.
         needs: Vectors of a layer that must be there, after ``blk.N.``.
         may_have: Vectors that may be there, beside ``BIASES``.
@@ -165,6 +167,7 @@ class Architecture:
     is_one_part: bool = False
     output_norm: str = "output_norm"
     rope_skip: int = 0
+    halves_with_sections: bool = False
     rope_windows_only: bool = False
     needs: tuple[str, ...] = NORMS
     may_have: tuple[str, ...] = ()

@@ -147,7 +147,7 @@ QWEN2MOE = Architecture(
     router=Router(),
     reads=(_EXPERT_WIDTH, *_SHARED),
 )
-_TEXT_ONLY = ("rope.dimension_sections", "n_deepstack_layers")
+_TEXT_ONLY = (H.rope_sections.name, "n_deepstack_layers")
 QWEN3 = Architecture("qwen3", needs=(*NORMS, *HEAD_NORMS))
 QWEN3VL = Architecture("qwen3vl", needs=QWEN3.needs, ignores=_TEXT_ONLY)
 QWEN3MOE = Architecture(
@@ -319,7 +319,14 @@ PHI3 = Architecture(
     # windows of its files are wrong, llama.cpp leaves them out, too
     ignores=(H.n_swa.name,),
 )
-GLM4 = Architecture("glm4", rope="norm", needs=(*NORMS, *_AFTER), has_fused_gate=True)
+GLM4 = Architecture(
+    "glm4",
+    rope="norm",
+    halves_with_sections=True,
+    needs=(*NORMS, *_AFTER),
+    has_fused_gate=True,
+    ignores=_TEXT_ONLY,
+)
 GLM4MOE = Architecture(
     "glm4moe",
     needs=("attn_norm.weight", "post_attention_norm.weight"),
@@ -327,6 +334,7 @@ GLM4MOE = Architecture(
     post_attention_norm_is_before_ffn=True,
     router=Router("sigmoid"),
     reads=(_EXPERT_WIDTH, *_CHOICE, *_DENSE, *_SHARED, *_NEXTN),
+    ignores=_TEXT_ONLY,
 )
 OLMO2 = Architecture(
     "olmo2",

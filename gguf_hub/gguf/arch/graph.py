@@ -60,12 +60,14 @@ class LayerGraph(LayerSizes):
         has_ffn: Whether it has a feed-forward network, experts included.
         has_experts: Whether a router chooses among feed-forward networks.
         has_rope: Whether queries and keys are rotated.
+        has_halves: Whether their halves are rotated, not neighbours.
         has_plain_norms: Whether they are normed without weights then.
     """
 
     has_ffn: bool = True
     has_experts: bool = False
     has_rope: bool = True
+    has_halves: bool = True
     has_plain_norms: bool = False
 
 
@@ -167,6 +169,7 @@ class Graph:
             has_ffn=has_ffn,
             has_experts=has_ffn and self._has_experts(i),
             has_rope=has_rope,
+            has_halves=self._has_halves,
             has_plain_norms=has_plain_norms and has_rope,
             window=0 if is_chunk else length,
             chunk=length if is_chunk else 0,
@@ -279,6 +282,12 @@ class Graph:
             for hparam in hparams
             if isinstance(hparam, WholeNumber)
         }
+
+    @property
+    def _has_halves(self) -> bool:
+        if self.arch.halves_with_sections and all(self.hparams.per_layer(H.rope_sections, 2)):
+            return True
+        return self.arch.rope == "neox"
 
     @property
     def _has_skips(self) -> bool:

@@ -117,7 +117,7 @@ class AttentionWriter(LatentWriter):
     ) -> None:
         c, at, g, arch = self._config, self._at, layer.graph, self._config.arch
         is_other = g.is_windowed and c.rope_of_windows is not None
-        table, is_neox = at.rope_tables[-1 if is_other else 0], arch.rope == "neox"
+        table, is_neox = at.rope_tables[-1 if is_other else 0], g.has_halves
         rope = c.rope_of_windows if is_other and c.rope_of_windows else c.rope
         n_rot = rope.n_rot if g.has_rope else 0
         after = [name for name, is_there in (
