@@ -339,7 +339,7 @@ RECIPES: dict[str, Recipe] = {
     "qwen35moe-fused": Recipe(
         "qwen35moe",
         [f"{DELTA_NET} ssm_beta ssm_alpha {_QWEN_FUSED}"] * 3 + [f"{GATED} {_QWEN_FUSED}"],
-        {**QWEN35, **MOE, **_SHARED_FF}, seed=18),
+        {**QWEN35, **MOE, **_SHARED_FF, "feed_forward_length": None}, seed=18),
     "qwen35moe": Recipe(
         "qwen35moe",
         [f"{DELTA_NET} ssm_beta ssm_alpha {_QWEN_MOE}"] * 3 + [f"{GATED} {_QWEN_MOE}"],

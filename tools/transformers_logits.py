@@ -159,6 +159,12 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "granitehybrid-dense": ("GraniteMoeHybridConfig", {
         **_MAMBA, "mamba_n_groups": 1, "num_local_experts": 0, "shared_intermediate_size": 64,
         "position_embedding_type": "rope"}),
+    "granite4": ("GraniteMoeHybridConfig", {
+        **_SCALES, **_MAMBA, "layer_types": ["attention"] * 4, "num_local_experts": 0,
+        "shared_intermediate_size": 64, "position_embedding_type": "rope"}),
+    "granite4-moe": ("GraniteMoeHybridConfig", {
+        **_LOCAL_EXPERTS, **_SCALES, **_MAMBA, "layer_types": ["attention"] * 4,
+        "shared_intermediate_size": 64, "position_embedding_type": "rope"}),
     "nemotron_h": ("NemotronHConfig", {
         **_NEMOTRON_H, "layers_block_type": ["mamba", "mlp", "attention", "mlp"]}),
     "nemotron_h_moe": ("NemotronHConfig", {

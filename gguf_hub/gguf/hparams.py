@@ -39,7 +39,7 @@ class HyperParameter(ABC, Generic[T]):
     """
 
     name: str
-    default: T | Callable[[HyperParameters], T] | None = None
+    default: T | Callable[[HyperParameters], T | None] | None = None
     types: tuple[str, ...] = ()
 
     @overload
@@ -133,7 +133,7 @@ class HyperParameters:
     n_ctx_train = WholeNumber("context_length", least=1)
     n_embd = WholeNumber("embedding_length", least=1)
     n_layer = WholeNumber("block_count", least=1)
-    n_ff = WholeNumber("feed_forward_length", None, _OF_LAYERS, least=1)
+    n_ff = WholeNumber("feed_forward_length", lambda h: h.n_ff_of_experts, _OF_LAYERS, least=1)
     n_head = WholeNumber("attention.head_count", None, _OF_LAYERS, least=1)
     rms_epsilon = Number("attention.layer_norm_rms_epsilon", least=0)
     n_head_kv = WholeNumber("attention.head_count_kv", lambda h: h.n_head, _OF_LAYERS, least=1)
@@ -219,6 +219,19 @@ class HyperParameters:
         For those who show what a file holds, damaged or not.
         """
         return or_none(hparam._reader(self.metadata, is_estimate=True), self.key(hparam))
+
+    @property
+    def missing(self) -> list[HyperParameter[Any]]:
+        """The keys that the file lacks and without which no loader starts."""
+        needed = [hparam for hparam in HPARAMS.values() if hparam.default is None]
+        if self.n_ff_of_experts is None:
+            needed.append(HyperParameters.n_ff)
+        return [hparam for hparam in needed if not self.has(hparam)]
+
+    @property
+    def n_ff_of_experts(self) -> int | None:
+        """The width of experts, for mixtures that tell no other, as Qwen 3.5's; None for none."""
+        return self.n_ff_exp if self.has(HyperParameters.n_ff_exp) else None
 
     def is_array(self, hparam: HyperParameter[Any]) -> bool:
         """Tell whether the file has numbers or flags for each layer."""
@@ -345,8 +358,6 @@ HPARAMS: Mapping[str, HyperParameter[Any]] = {
     if isinstance(hparam, HyperParameter)
 }
 """The keys of the models that run here, by their names."""
-REQUIRED = tuple(hparam for hparam in HPARAMS.values() if hparam.default is None)
-"""The keys without which no loader starts."""
 
 
 def architecture(fields: Mapping[str, Any]) -> str:

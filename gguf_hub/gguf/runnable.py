@@ -26,7 +26,6 @@ from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.hparams import (
     GRAPH_HPARAMS,
     HPARAMS,
-    REQUIRED,
     CacheHyperParameters,
     Flag,
     GraphHyperParameters,
@@ -168,9 +167,9 @@ def _key_obstacles(
 ) -> list[str]:
     """Judge every key of the architecture by itself."""
     prefix = f"{hparams.architecture}."
-    names = [hparam.name for hparam in REQUIRED if hparam is not HyperParameters.rms_epsilon]
+    needed = [hparam.name for hparam in hparams.missing if hparam is not H.rms_epsilon]
     epsilon = GraphHyperParameters.layer_norm_epsilon if arch.has_layer_norm else H.rms_epsilon
-    wanted = (*names, epsilon.name, *arch.requires)
+    wanted = (*needed, epsilon.name, *arch.requires)
     missing = [prefix + name for name in wanted if prefix + name not in fields]
     obstacles = [f"missing key `{key}`" for key in missing]
     for key, field in fields.items():

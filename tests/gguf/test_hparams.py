@@ -21,7 +21,6 @@ from gguf_hub.gguf.format import AnyTensor, Field, TensorInfo
 from gguf_hub.gguf.header import read_header
 from gguf_hub.gguf.hparams import (
     HPARAMS,
-    REQUIRED,
     CacheHyperParameters,
     HyperParameter,
     HyperParameters,
@@ -82,13 +81,25 @@ def test_the_bounds_are_part_of_the_range_or_not(name: str) -> None:
             getattr(of(**{name: value}), name)
 
 
-@pytest.mark.parametrize("key", REQUIRED, ids=lambda key: key.name)
+NEEDED = H({"general.architecture": "llama"}).missing
+
+
+@pytest.mark.parametrize("key", NEEDED, ids=lambda key: key.name)
 def test_a_key_that_must_be_there(key: HyperParameter[Any]) -> None:
     hparams = H({"general.architecture": "llama"})
     with pytest.raises(UnsupportedGgufError, match=f"metadata has no `llama.{key.name}`"):
         hparams.get(key)
     assert hparams.stated(key) is None
     assert (hparams.get(key, 5), hparams.has(key)) == (5, False)
+    assert key in hparams.missing
+
+
+def test_a_mixture_without_dense_layers_needs_no_width_of_them() -> None:
+    own = {key.name for key in NEEDED}
+    assert {"embedding_length", "block_count", "feed_forward_length"} <= own
+    hparams = H({"general.architecture": "llama", "llama.expert_feed_forward_length": 512})
+    assert hparams.n_ff == 512
+    assert own - {key.name for key in hparams.missing} == {"feed_forward_length"}
 
 
 @given(fields(), st.sampled_from(sorted(ATTRIBUTES)), st.booleans())

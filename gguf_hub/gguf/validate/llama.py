@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from gguf_hub.gguf.experts import MAX_EXPERTS, PARTS, parse_split, split_name
 from gguf_hub.gguf.format import AnyTensor, Field, ValueType
 from gguf_hub.gguf.header import Header
-from gguf_hub.gguf.hparams import HPARAMS, REQUIRED, HyperParameters, Number
+from gguf_hub.gguf.hparams import HPARAMS, HyperParameters, Number
 from gguf_hub.gguf.issues import Issues
 from gguf_hub.gguf.keys import expected_types, has_right_type
 from gguf_hub.gguf.strings import shown
@@ -52,7 +52,9 @@ class _Layers:
         heads = hparams.per_layer(H.n_head, n_layer, 1)
         has_kv = hparams.has(H.n_head_kv)
         kv_heads = hparams.per_layer(H.n_head_kv, n_layer) if has_kv else heads
-        return cls(heads, kv_heads, hparams.per_layer(H.n_ff, n_layer))
+        return cls(
+            heads, kv_heads, hparams.per_layer(H.n_ff, n_layer, hparams.n_ff_of_experts or 0)
+        )
 
 
 def check_llama(header: Header, tensors: Mapping[str, AnyTensor], issues: Issues) -> None:
@@ -92,10 +94,9 @@ def _check_types(fields: Mapping[str, Field], arch: str, issues: Issues) -> bool
 
 def _check_required(hparams: HyperParameters, issues: Issues) -> bool:
     """Check that the keys are there without which no loader starts."""
-    missing = [hparam for hparam in REQUIRED if not hparams.has(hparam)]
-    for hparam in missing:
+    for hparam in hparams.missing:
         issues.add("GGUF-HPARAM-MISSING", f"key `{hparams.key(hparam)}`", "missing")
-    return not missing
+    return not hparams.missing
 
 
 def _check_ranges(fields: Mapping[str, Field], hparams: HyperParameters, issues: Issues) -> bool:

@@ -86,14 +86,15 @@ def read_keys(config: Mapping[str, Any], path: Path) -> ModelKeys:
     is_tied = reader.flag("tie_word_embeddings", family.is_tied)
     if isinstance(stated := config.get("tie_word_embeddings"), bool):
         is_tied = stated  # of a model with vision, not that of its text_config
-    n_predicting = reader.integer("num_nextn_predict_layers", 0, least=0)
+    key = reader.first("num_nextn_predict_layers", "num_mtp_modules")
+    n_predicting = reader.integer(key, 0, least=0)
     _check(reader, family, keys)
     reader.check_unread()
     if reader.issues:
         raise CheckpointError(path, reader.issues)
     notes += tuple(reader.notes)
     if n_predicting:
-        notes += ("what predicts further tokens (`num_nextn_predict_layers`) is not kept",)
+        notes += (f"what predicts further tokens (`{key}`) is not kept",)
     values = {f"{family.arch}.{key}": value for key, value in keys.items()}
     if reader.rope.get("truncate") is False and reader.rope.get("rope_type") == "yarn":
         notes += ("`truncate` of YaRN is not kept: programs round its bounds to whole pairs",)

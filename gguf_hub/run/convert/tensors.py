@@ -222,6 +222,8 @@ _PREFIXES = (
     ("backbone.layers.", "model.layers."),
     ("backbone.embeddings.", "model.embed_tokens."),
     ("backbone.norm_f.", "model.norm."),
+    ("model.embeddings.", "model.embed_tokens."),
+    ("model.norm_f.", "model.norm."),
 )
 
 

@@ -180,6 +180,19 @@ def test_what_published_configurations_say_otherwise() -> None:
     # Llama 1
     found = keys_of("llama", max_position_embeddings=None, max_sequence_length=2048)
     assert found["llama.context_length"] == 2048
+    # LFM2's class takes two thirds of the width where nothing is said
+    found = keys_of("lfm2", block_auto_adjust_ff_dim=None)
+    assert found["lfm2.feed_forward_length"] == 256  # of 96
+    # Ling tells the rotated part by its length, or not at all
+    shares = {"partial_rotary_factor": None}
+    assert keys_of("bailingmoe2", **shares)["bailingmoe2.rope.dimension_count"] == 8
+    found = keys_of("bailingmoe2", **shares, rotary_dim=4)
+    assert found["bailingmoe2.rope.dimension_count"] == 4
+    # layers behind the last have experts, too
+    found = keys_of("ernie4_5-moe", moe_layer_end_index=9)
+    np.testing.assert_equal(found, keys_of("ernie4_5-moe"))
+    # Hunyuan's context is longer than it says where its base is raised
+    assert keys_of("hunyuan-dense")["hunyuan-dense.context_length"] == 262144
     # no number stands for infinity in JSON
     states = {"time_step_limit": [0.0, 1e308]}
     np.testing.assert_equal(keys_of("nemotron_h", **states), keys_of("nemotron_h"))

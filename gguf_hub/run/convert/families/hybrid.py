@@ -96,18 +96,51 @@ GRANITE_EXPERTS: Names = {
     "ffn_down_shexp": "shared_mlp.output_linear",
 }
 """Experts of Granite, and what all tokens share."""
+_GRANITE_DENSE: Names = {
+    "ffn_gate": Source("shared_mlp.input_linear", FIRST_HALF),
+    "ffn_up": Source("shared_mlp.input_linear", SECOND_HALF),
+    "ffn_down": "shared_mlp.output_linear",
+}
 GRANITEHYBRID = Family(
     "granitehybrid",
     ("GraniteMoeHybridForCausalLM",),
-    {
-        **TURNED,
-        **_states("mamba"),
-        "ffn_gate": Source("shared_mlp.input_linear", FIRST_HALF),
-        "ffn_up": Source("shared_mlp.input_linear", SECOND_HALF),
-        "ffn_down": "shared_mlp.output_linear",
-        **GRANITE_EXPERTS,
-    },
+    {**TURNED, **_states("mamba"), **_GRANITE_DENSE, **GRANITE_EXPERTS},
     _granite,
+    matches=lambda config: not _attends_only(config),
+)
+
+
+def _attends_only(config: Mapping[str, Any]) -> bool:
+    """Tell whether no layer has states: Granite 4 Micro and Tiny are named like the hybrids."""
+    kinds = config.get("layer_types")
+    return isinstance(kinds, list) and all(_KINDS.get(str(kind)) for kind in kinds)
+
+
+def _granite_attention(config: ConfigReader, keys: Keys) -> None:
+    add_granite_scales(config, keys)
+    config.expect("position_embedding_type", "rope")
+    config.layers("layer_types", keys["block_count"], _KINDS)
+    width = config.integer("shared_intermediate_size", 0, least=0)
+    if config.integer("num_local_experts", 0, least=0):
+        keys["expert_shared_feed_forward_length"] = width
+    else:
+        keys["feed_forward_length"] = width
+
+
+GRANITE4 = Family(
+    "granite",
+    ("GraniteMoeHybridForCausalLM",),
+    {**TURNED, **_GRANITE_DENSE},
+    _granite_attention,
+    matches=lambda config: _attends_only(config) and not config.get("num_local_experts"),
+)
+GRANITE4MOE = Family(
+    "granitemoe",
+    ("GraniteMoeHybridForCausalLM",),
+    {**TURNED, **GRANITE_EXPERTS},
+    _granite_attention,
+    is_mixture=True,
+    matches=lambda config: _attends_only(config) and bool(config.get("num_local_experts")),
 )
 
 # -- Nemotron-H ------------------------------------------------------------------------------------
@@ -196,4 +229,4 @@ NEMOTRON_H_MOE = Family(
     ignored=r"mtp\..*",
 )
 
-HYBRIDS: tuple[Family, ...] = (GRANITEHYBRID, NEMOTRON_H, NEMOTRON_H_MOE)
+HYBRIDS: tuple[Family, ...] = (GRANITEHYBRID, GRANITE4, GRANITE4MOE, NEMOTRON_H, NEMOTRON_H_MOE)

@@ -102,7 +102,9 @@ def _ernie_moe(config: ConfigReader, keys: Keys) -> None:
     keys["expert_feed_forward_length"] = width
     keys["interleave_moe_layer_step"] = config.integer("moe_layer_interval", 1)
     keys["leading_dense_block_count"] = config.integer("moe_layer_start_index", 0, least=0)
-    config.expect("moe_layer_end_index", n_layer - 1, -1)
+    end = config.get("moe_layer_end_index")
+    if not isinstance(end, int) or end < n_layer - 1:  # else all further layers have experts
+        config.expect("moe_layer_end_index", n_layer - 1, -1)
     if n_shared := config.integer("moe_num_shared_experts", 0, least=0):
         keys["expert_shared_count"] = n_shared
         keys["expert_shared_feed_forward_length"] = width * n_shared
@@ -136,6 +138,8 @@ def _bailing(config: ConfigReader, keys: Keys) -> None:
     keys["expert_gating_func"] = _SIGMOID
     keys["expert_group_count"] = config.integer("n_group", 1)
     keys["expert_group_used_count"] = config.integer("topk_group", 1)
+    if n_rot := config.integer("rotary_dim", 0, least=0):
+        keys["rope.dimension_count"] = n_rot
     config.expect("norm_topk_prob", True)
     config.expect("score_function", "sigmoid")
     config.expect("use_qk_norm", True)
@@ -158,15 +162,20 @@ BAILING2 = Family(
     },
     _bailing,
     is_mixture=True,
+    rotary_share=0.5,
 )
 
 
 def _hunyuan(config: ConfigReader, keys: Keys) -> None:
-    """A base of the rotation that is raised by ``alpha`` for longer contexts."""
+    """A base of the rotation that is raised by ``alpha``, for contexts of 256k.
+
+    What config.json says of the context is that before, as by llama.cpp's converter.
+    """
     if config.rope.get("rope_type", config.rope.get("type")) != "dynamic":
         return
     alpha, n_rot = config.positive("alpha", among=config.rope), keys["rope.dimension_count"]
     keys["rope.freq_base"] *= alpha ** (n_rot / (n_rot - 2))
+    keys["context_length"] = max(keys["context_length"], 256 * 1024)
 
 
 HUNYUAN = Family(
@@ -381,7 +390,8 @@ MISTRAL4 = replace(
 _KINDS = {"conv": False, "full_attention": True}
 
 
-def _lfm2(config: ConfigReader, keys: Keys) -> None:
+def _convolutions(config: ConfigReader, keys: Keys) -> None:
+    """Add which layers attend, and what the others hold."""
     n_layer = keys["block_count"]
     attends = config.layers("layer_types", n_layer, _KINDS)
     if not attends:  # as LFM2 was published first
@@ -393,12 +403,16 @@ def _lfm2(config: ConfigReader, keys: Keys) -> None:
     keys["attention.head_count_kv"] = np.array([n_kv * a for a in attends], np.int32)
     keys["shortconv.l_cache"] = config.integer("conv_L_cache")
     config.expect("conv_bias", False)
+
+
+def _lfm2(config: ConfigReader, keys: Keys) -> None:
+    _convolutions(config, keys)
     keys["feed_forward_length"] = _adjusted_width(config, keys["feed_forward_length"])
 
 
 def _adjusted_width(config: ConfigReader, width: int) -> int:
     """Return the width of the feed-forward network, which may be two thirds of what is stated."""
-    if not config.flag("block_auto_adjust_ff_dim"):
+    if not config.flag("block_auto_adjust_ff_dim", True):
         return width
     width = int(2 * width / 3)
     if multiplier := config.number("block_ffn_dim_multiplier"):
@@ -408,7 +422,7 @@ def _adjusted_width(config: ConfigReader, width: int) -> int:
 
 
 def _lfm2moe(config: ConfigReader, keys: Keys) -> None:
-    _lfm2(config, keys)
+    _convolutions(config, keys)
     keys["expert_feed_forward_length"] = config.integer("moe_intermediate_size")
     keys["leading_dense_block_count"] = config.integer("num_dense_layers", 0, least=0)
     keys["expert_gating_func"] = _SIGMOID
