@@ -210,7 +210,7 @@ class BusyError(GgufHubError):
 
 
 class UnavailableError(BusyError):
-    """A model of the server that cannot answer now, while others can; ask again later."""
+    """A server that stops, or one of its models that cannot answer now; ask later, or another."""
 
 
 class BudgetError(GgufHubError):

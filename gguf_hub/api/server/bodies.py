@@ -21,6 +21,8 @@ from pydantic import (
 
 MAX_CHOICES = 8
 MAX_PROMPTS = 64
+MAX_EMBEDDED = 2048
+"""Texts of one request for vectors, as OpenAI takes."""
 MAX_STOP_BYTES = 2**14
 MAX_FIELDS = 64
 MAX_BREAKERS = 32
@@ -244,7 +246,7 @@ class EmbeddingBody(Body):
 class NativeBody(Sampling):
     """llama-server's ``/completion``."""
 
-    prompt: str | TokenPrompt = ""
+    prompt: Prompts = ""
     n_predict: int = Field(-1, validation_alias=AliasChoices("n_predict", "max_tokens"))
     stop: Stop = None
     stream: bool = False

@@ -19,7 +19,8 @@ OPEN_PATHS = ("/health", "/v1/health", "/", "/page/")
 MAX_VALUES = 300_000
 """Most commas of a body: twice the tokens of the longest contexts; as many are read in 40 ms."""
 
-_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # they do no work
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # they do no work, but for
+_MAY_LOAD = ("/slots", "/props", "/lora-adapters")  # which may load a model among several
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,8 @@ class Guard:
     def _wrong_origin(self, scope: Scope, headers: Headers) -> Json | None:
         origins = headers.getlist("origin")
         site, host = headers.get("sec-fetch-site"), headers.get("host")
-        if scope["method"] in _SAFE_METHODS or self._access.origins.allows(origins, site, host):
+        is_safe = scope["method"] in _SAFE_METHODS and scope["path"] not in _MAY_LOAD
+        if is_safe or self._access.origins.allows(origins, site, host):
             return None
         return self._foreign_origin(scope)
 

@@ -23,13 +23,13 @@ from gguf_hub.api.server.conversations import render_chat
 from gguf_hub.api.server.flow import while_connected
 from gguf_hub.api.server.measures import timings_of
 from gguf_hub.api.server.metrics import metrics_text
-from gguf_hub.api.server.openai_routes import embedded_texts
+from gguf_hub.api.server.openai_routes import embedded_texts, prompts_of
 from gguf_hub.api.server.replies import LLAMA_SERVER, Events, Json
 from gguf_hub.api.server.service import Service
 from gguf_hub.api.server.stream import Stream
 from gguf_hub.errors import UsageError
 from gguf_hub.run.generation import Generation, TextDelta
-from gguf_hub.run.generation.answers import token_entries, token_text, warned
+from gguf_hub.run.generation.answers import token_entries, warned
 from gguf_hub.run.generation.logits_sampler import TokenLogprob
 from gguf_hub.run.generation.stops import stop_list
 from gguf_hub.run.generation.streams import gather
@@ -112,9 +112,9 @@ async def props(request: Request) -> Response:
 @router.post("/completions", include_in_schema=False)
 @router.post("/completion")
 async def completion(body: NativeBody, request: Request) -> Response:
-    """Complete a text under llama-server's interface."""
+    """Complete a text under llama-server's interface, or several."""
     service: Service = request.app.state.service
-    tokens = partial(service.encode, body.prompt)
+    tokens = [partial(service.encode, prompt) for prompt in prompts_of(body.prompt)]
     return await _complete(service, body, tokens, request)
 
 
@@ -124,10 +124,11 @@ async def infill(body: InfillBody, request: Request) -> Response:
     service: Service = request.app.state.service
     extra = "".join(f"\n\n--- snippet ---\n\n{each.text}" for each in body.input_extra)
     tokens = partial(_infill_tokens, service, body, f"{extra}{body.input_prefix}")
-    return await _complete(service, body, tokens, request)
+    return await _complete(service, body, [tokens], request)
 
 
 def _infill_tokens(service: Service, body: InfillBody, prefix: str) -> list[int]:
+    assert isinstance(body.prompt, str)
     service.check_length(body.prompt)
     tokens = service.encode_infill(prefix, body.input_suffix)
     return [*tokens, *service.tokenizer.encode(body.prompt, add_bos=False)]
@@ -153,22 +154,35 @@ async def embedding(body: NativeEmbeddingBody, request: Request) -> Response:
 
 
 async def _complete(
-    service: Service, body: NativeBody, tokens: Callable[[], Sequence[int]], request: Request
+    service: Service,
+    body: NativeBody,
+    prompts: Sequence[Callable[[], Sequence[int]]],
+    request: Request,
 ) -> Response:
-    work = service.pool_of(body).run(_prepare, service, body, tokens)
-    generation = await while_connected(request, work)
+    """Complete prompts; of several the answer is an array, as of llama-server."""
+    generations = []
+    for tokens in prompts:  # one at a time, so that other requests get their turn
+        work = service.pool_of(body).run(_prepare, service, body, tokens)
+        generations.append(await while_connected(request, work))
     slot = None if body.id_slot < 0 else body.id_slot
-    stream = service.start([generation], is_buffered=not body.stream, slot=slot)
+    stream = service.start(generations, is_buffered=not body.stream, slot=slot)
     if body.stream:
         return Events(_native_chunks(service, body, stream), stream.cancel, LLAMA_SERVER)
-    (deltas,) = await while_connected(request, stream.all())
+    deltas = await while_connected(request, stream.all())
+    answers = [_answer(service, body, stream, i, each) for i, each in enumerate(deltas)]
+    return Json(answers[0] if len(answers) == 1 else answers)
+
+
+def _answer(
+    service: Service, body: NativeBody, stream: Stream, index: int, deltas: Sequence[TextDelta]
+) -> dict[str, Any]:
     text, logprobs, reason = gather(deltas)
     ids = [token_id for delta in deltas for token_id in delta.token_ids]
     written = {"tokens": ids if body.return_tokens else []}
     probabilities = _probabilities(service, body, logprobs)
-    end = _final_fields(service, body, stream, reason)
-    answer = {"index": 0, "content": text, **written, **end, **probabilities}
-    return Json(_chosen(answer, body.response_fields))
+    end = _final_fields(service, body, stream, index, reason)
+    answer = {"index": index, "content": text, **written, **end, **probabilities}
+    return _chosen(answer, body.response_fields)
 
 
 def _probabilities(
@@ -212,34 +226,38 @@ async def _native_chunks(
     service: Service, body: NativeBody, stream: Stream
 ) -> AsyncIterator[list[dict[str, Any]]]:
     async for batch in stream.batches():
-        chunks = [_chunk(service, body, stream, delta) for _, delta in batch if delta.text]
-        last = batch[-1][1]
-        if last.finish_reason is not None:
-            # tokens without a text of their own, such as those of a stop text
-            tokens = {"tokens": [] if last.text else list(last.token_ids)}
-            end = _final_fields(service, body, stream, last.finish_reason)
-            answer = {"index": 0, "content": "", **tokens, **end}
-            chunks.append(_chosen(answer, body.response_fields))
+        chunks = []
+        for index, delta in batch:
+            if delta.text:
+                chunks.append(_chunk(service, body, stream, index, delta))
+            if delta.finish_reason is not None:
+                # tokens without a text of their own, such as those of a stop text
+                tokens = {"tokens": [] if delta.text else list(delta.token_ids)}
+                end = _final_fields(service, body, stream, index, delta.finish_reason)
+                answer = {"index": index, "content": "", **tokens, **end}
+                chunks.append(_chosen(answer, body.response_fields))
         yield chunks
 
 
-def _chunk(service: Service, body: NativeBody, stream: Stream, delta: TextDelta) -> dict[str, Any]:
-    timings = {"timings": timings_of(stream.generations[0])} if body.timings_per_token else {}
-    return {"index": 0, "content": delta.text, "tokens": list(delta.token_ids), "stop": False,
+def _chunk(
+    service: Service, body: NativeBody, stream: Stream, index: int, delta: TextDelta
+) -> dict[str, Any]:
+    timings = {"timings": timings_of(stream.generations[index])} if body.timings_per_token else {}
+    return {"index": index, "content": delta.text, "tokens": list(delta.token_ids), "stop": False,
             **timings, **_probabilities(service, body, delta.logprobs)}  # fmt: skip
 
 
 def _final_fields(
-    service: Service, body: NativeBody, stream: Stream, reason: str
+    service: Service, body: NativeBody, stream: Stream, index: int, reason: str
 ) -> dict[str, Any]:
-    generation = stream.generations[0]
+    generation = stream.generations[index]
     stop_type = (
         "limit" if reason == "length" else "word" if generation.stop_text is not None else "eos"
     )
     return {
         "stop": True,
         "model": service.model_info.name,
-        "id_slot": stream.sequences[0].used_slot,
+        "id_slot": stream.sequences[index].used_slot,
         "generation_settings": _settings(service, body, generation),
         "tokens_predicted": generation.n_generated,
         "tokens_evaluated": len(generation.request.prompt),
@@ -284,7 +302,19 @@ def _tokens(tokenizer: Tokenizer, body: TokenizeBody) -> Response:
     ids = tokenizer.encode(body.content, body.add_special, body.parse_special)
     if not body.with_pieces:
         return Json({"tokens": ids})
-    return Json({"tokens": [{"id": i, "piece": token_text(tokenizer, i)} for i in ids]})
+    return Json({"tokens": [{"id": i, "piece": _piece(tokenizer, i)} for i in ids]})
+
+
+def _piece(tokenizer: Tokenizer, token_id: int) -> str | list[int]:
+    """Return the text of a token, or its bytes where they are part of a character alone.
+
+    Source: llama.cpp, tools/server/README.md, ``with_pieces``.
+    """
+    data = tokenizer.token_bytes(token_id, special=True)
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return list(data)
 
 
 @router.post("/detokenize")
@@ -296,7 +326,7 @@ async def detokenize(body: DetokenizeBody, request: Request) -> Response:
 
 
 def _text(tokenizer: Tokenizer, body: DetokenizeBody) -> Response:
-    return Json({"content": tokenizer.decode(body.tokens)})
+    return Json({"content": tokenizer.decode(body.tokens, special=True)})
 
 
 def _token(tokenizer: Any, token_id: int | None) -> str:

@@ -11,7 +11,13 @@ import numpy as np
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gguf_hub.api.server.bodies import MAX_PROMPTS, ChatBody, CompletionBody, EmbeddingBody
+from gguf_hub.api.server.bodies import (
+    MAX_EMBEDDED,
+    MAX_PROMPTS,
+    ChatBody,
+    CompletionBody,
+    EmbeddingBody,
+)
 from gguf_hub.api.server.conversations import count_tokens, prepare_chat
 from gguf_hub.api.server.flow import while_connected
 from gguf_hub.api.server.measures import timings_of, usage_of
@@ -98,11 +104,16 @@ async def completions(body: CompletionBody, request: Request) -> Response:
     return Json(head.text(choices, **_final(generations, body.n)))
 
 
-def _prompts(prompt: Any) -> list[str | list[int | str]]:
+def prompts_of(prompt: Any, most: int = MAX_PROMPTS) -> list[str | list[int | str]]:
+    """Return the prompts of a request: one of texts and ids, or several.
+
+    Raises:
+        UsageError: There are more than ``most``.
+    """
     is_one = isinstance(prompt, str) or not prompt or any(isinstance(i, int) for i in prompt)
     prompts: list[str | list[int | str]] = [prompt] if is_one else prompt
-    if len(prompts) > MAX_PROMPTS:
-        raise UsageError(f"expected at most {MAX_PROMPTS} prompts, found {len(prompts)}")
+    if len(prompts) > most:
+        raise UsageError(f"expected at most {most} prompts, found {len(prompts)}")
     return prompts
 
 
@@ -110,7 +121,7 @@ async def _prepare_completions(
     service: Service, body: CompletionBody
 ) -> tuple[list[str | list[int | str]], list[Generation]]:
     """Return the prompts of a request, and ``n`` texts for each."""
-    prompts, generations = _prompts(body.prompt), []
+    prompts, generations = prompts_of(body.prompt), []
     for prompt in prompts:  # one at a time, so that other requests get their turn
         generations += await service.pool_of(body).run(_prepare_prompt, service, body, prompt)
     return prompts, generations
@@ -219,7 +230,8 @@ async def embedded_texts(service: Service, prompts: Any) -> list[list[int]]:
     Raises:
         UsageError: There is none.
     """
-    texts = [await service.pool.run(service.encode, text) for text in _prompts(prompts)]
+    found = prompts_of(prompts, MAX_EMBEDDED)
+    texts = [await service.pool.run(service.encode, text) for text in found]
     if not texts:
         raise UsageError("input: expected at least one text, found none")
     return texts

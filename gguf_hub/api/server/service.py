@@ -19,7 +19,7 @@ from gguf_hub.api.server.slots import EmbedSequence
 from gguf_hub.api.server.stream import Outbox, Stream
 from gguf_hub.api.server.worker import Worker
 from gguf_hub.api.server.worker_pool import WorkerPool
-from gguf_hub.errors import ContextFullError, UsageError
+from gguf_hub.errors import BusyError, ContextFullError, UnavailableError, UsageError
 from gguf_hub.run.generation import (
     ContextShift,
     Generation,
@@ -34,6 +34,7 @@ from gguf_hub.run.sampler import Sampler
 from gguf_hub.run.tokenizer import Tokenizer, encode_infill
 
 MAX_BULK_CHARACTERS = 2**20
+_BUSY_S = 0.05  # between two tries to queue more of what has begun
 FALLBACK_FORMAT = "chatml"
 """For models without a template, as in llama-server."""
 
@@ -351,6 +352,23 @@ class Service:
         Raises:
             BusyError: Too many are waiting.
         """
+        # as many at once as there are slots: others get their turn, and few are waiting
+        n_at_once = self.model_info.n_slots
+        hidden: list[NDArray[np.float32]] = []
+        for start in range(0, len(texts), n_at_once):
+            group = texts[start : start + n_at_once]
+            while True:
+                try:
+                    hidden += await self._embed(group)
+                    break
+                except BusyError as exc:
+                    if start == 0 or isinstance(exc, UnavailableError):
+                        raise
+                    await asyncio.sleep(_BUSY_S)  # what is done already is not thrown away
+        return hidden
+
+    async def _embed(self, texts: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+        """Return the vectors of texts that are computed together."""
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in texts]
         sequences = [

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from gguf_hub.api.server.scheduler import Scheduler
 from gguf_hub.api.server.slots import EmbedSequence, TokenSequence
-from gguf_hub.errors import BusyError
+from gguf_hub.errors import UnavailableError
 
 
 class Worker:
@@ -41,7 +41,7 @@ class Worker:
         """
         with self._wake:
             if self._is_ended:
-                raise BusyError("the server is stopping", hint="use another server")
+                raise UnavailableError("the server is stopping", hint="use another server")
             self.scheduler.submit(*sequences)
             self._wake.notify()
 
@@ -69,5 +69,5 @@ class Worker:
                 self._on_error(exc)
                 scheduler.drop_all(exc)
             self._after_round()
-        scheduler.drop_all(BusyError("the server has stopped"))
+        scheduler.drop_all(UnavailableError("the server has stopped"))
         self._after_round()

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from gguf_hub.api.server.flow import settle
-from gguf_hub.errors import BusyError
+from gguf_hub.errors import BusyError, UnavailableError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,7 +64,7 @@ class WorkerPool:
             self._is_closed = True
             open_calls = list(self._open_calls)
         for call in open_calls:
-            settle(call.future, error=BusyError("the server has stopped"))
+            settle(call.future, error=UnavailableError("the server has stopped"))
         for _ in self._threads:
             self._calls.put(None)
 
@@ -72,7 +72,7 @@ class WorkerPool:
         with self._lock:
             n_open = len(self._open_calls)
             if self._is_closed:
-                raise BusyError("the server is stopping", hint="use another server")
+                raise UnavailableError("the server is stopping", hint="use another server")
             if n_open >= self._max_open:
                 raise BusyError(
                     f"{n_open} requests are being prepared, the most this server accepts",

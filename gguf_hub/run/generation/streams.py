@@ -163,7 +163,7 @@ class ChatStream:
         if call.index not in self._named_calls:
             self._named_calls.add(call.index)
             function = {"name": call.name, **function}
-            part["id"] = call_id(self._head, call.name, call.index)
+            part["id"] = call_id(self._head, call.name, call.index, self._index)
         part["function"] = function
         delta: Answer = {"tool_calls": [part]}
         if self._has_legacy_call and call.index == 0:
@@ -195,7 +195,7 @@ def chat_answer_choice(
             message["function_call"] = {"name": calls[0].name, "arguments": calls[0].arguments}
         message["tool_calls"] = [
             {
-                "id": call_id(head, call.name, i),
+                "id": call_id(head, call.name, i, index),
                 "type": "function",
                 "function": {"name": call.name, "arguments": call.arguments},
             }
@@ -205,9 +205,9 @@ def chat_answer_choice(
                        finish_reason=parser.finish_reason(finish_reason))  # fmt: skip
 
 
-def call_id(head: Head, name: str, i: int) -> str:
-    """Return the id of a call."""
-    return f"call__{i}_{name}_{head.id}"
+def call_id(head: Head, name: str, i: int, choice: int = 0) -> str:
+    """Return the id of a call, one of its own for each choice of an answer."""
+    return f"call__{i}_{name}_{head.id}" + (f"-{choice}" if choice else "")
 
 
 def gather(deltas: Iterable[TextDelta]) -> tuple[str, tuple[TokenLogprob, ...], str]:

@@ -39,11 +39,12 @@ class ForcedCallParser:
         return [] if any(self._texts) else [CallDelta(0, self._tool, "")]
 
     def finish_reason(self, reason: str) -> str:
-        """Return ``length`` for arguments that were cut short."""
+        """Return the reason itself for arguments that a limit or a stop text cut short."""
+        text = "".join(self._texts)
         try:
-            json.loads("".join(self._texts))
+            json.loads(text)
         except (ValueError, RecursionError):
-            return reason if reason == "length" else "tool_calls"
+            return reason if text or reason == "length" else "tool_calls"
         return "tool_calls"
 
 

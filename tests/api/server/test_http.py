@@ -33,9 +33,16 @@ def test_text_and_tokens_go_both_ways(server: Running) -> None:
     ids = server.http.post("/tokenize", json={"content": "Once upon", "add_special": True})
     assert ids.json() == {"tokens": [1, 403, 407]}
     text = server.http.post("/detokenize", json=ids.json())
+    assert text.json() == {"content": "<s> Once upon"}  # as llama-server, pieces one by one
+    text = server.http.post("/detokenize", json={"tokens": ids.json()["tokens"][1:]})
     assert text.json() == {"content": "Once upon"}
     pieces = server.http.post("/tokenize", json={"content": "Once", "with_pieces": True}).json()
     assert pieces["tokens"] == [{"id": 403, "piece": " Once"}]
+    body = {"content": "</s>😀", "with_pieces": True, "parse_special": True}
+    pieces = server.http.post("/tokenize", json=body).json()["tokens"]
+    assert pieces[0] == {"id": 2, "piece": "</s>"}
+    bytes_of = [byte for piece in pieces[1:] if piece["piece"] != " " for byte in piece["piece"]]
+    assert bytes(bytes_of).decode() == "😀"
 
 
 def test_llama_servers_completion(server: Running) -> None:

@@ -130,3 +130,42 @@ def test_what_is_allowed_must_be_there(server: Running, allowed: Any, message: s
     choice = {"type": "allowed_tools", "allowed_tools": allowed}
     body = {"messages": USER, "tools": [tool("a")], "tool_choice": choice}
     assert message in post(server, "/v1/chat/completions", 400, **body)["error"]["message"]
+
+
+def test_several_prompts_have_an_array_of_answers(server: Running) -> None:
+    body = {"n_predict": 5, "temperature": 0, "cache_prompt": False}
+    prompts: list[Any] = ["Once upon", [1, 403], "Tom"]
+    alone = [post(server, "/completion", prompt=prompt, **body) for prompt in prompts]
+    both = server.http.post("/completion", json={**body, "prompt": prompts}).json()
+    assert [each["index"] for each in both] == [0, 1, 2]
+    assert [each["content"] for each in both] == [each["content"] for each in alone]
+    assert post(server, "/completion", prompt=["Tom"], **body)["content"] == alone[2]["content"]
+    mixed = post(server, "/completion", prompt=["Once", 407], **body)  # one prompt
+    assert mixed["tokens_evaluated"] == 3
+    asked = {**body, "prompt": prompts, "stream": True}
+    with server.http.stream("POST", "/completion", json=asked) as reply:
+        parts = [json.loads(line[6:]) for line in reply.iter_lines() if line]
+    texts = ["".join(p["content"] for p in parts if p["index"] == i) for i in range(3)]
+    assert texts == [each["content"] for each in alone]
+    assert sorted(part["index"] for part in parts if part["stop"]) == [0, 1, 2]
+
+
+def test_as_many_texts_are_embedded_as_clients_send_at_once(server: Running) -> None:
+    """LangChain's, LlamaIndex's and LiteLLM's clients send a hundred and more."""
+    answer = post(server, "/v1/embeddings", input=["Tom"] * 130)
+    assert len(answer["data"]) == 130
+
+
+def test_pages_of_other_origins_load_no_model(server: Running) -> None:
+    foreign = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
+    for path in ("/slots", "/props", "/lora-adapters"):
+        assert server.http.get(path, headers=foreign).status_code == 403
+        assert server.http.get(path, headers={"Sec-Fetch-Site": "none"}).status_code == 200
+    assert server.http.get("/v1/models", headers=foreign).status_code == 200
+
+
+def test_each_choice_has_calls_of_its_own(server: Running) -> None:
+    answer = post(server, "/v1/chat/completions", messages=USER, tools=[tool("tell")], n=2,
+                  tool_choice="required", **GREEDY)  # fmt: skip
+    ids = [c["message"]["tool_calls"][0]["id"] for c in answer["choices"]]
+    assert len(set(ids)) == 2

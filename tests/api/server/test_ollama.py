@@ -294,7 +294,7 @@ def test_a_text_that_is_too_long_is_cut_where_it_may_be(server: Running) -> None
         ("generate", {"suffix": "x"}, "no tokens for filling in"),
         ("generate", {"prompt": "word " * 2000}, "the context of 1024"),
         ("embed", {"input": {}}, "input"),
-        ("embed", {"input": ["x"] * 100}, "at most 64 texts"),
+        ("embed", {"input": ["x"] * 2049}, "at most 2048 texts"),
         ("embed", {"input": "x", "dimensions": 3}, "dimensions: expected 64"),
         ("create", {}, "this server has one model"),
         ("copy", {}, "this server has one model"),

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from gguf_hub.api.server.bodies import MAX_PROMPTS, ChatBody
+from gguf_hub.api.server.bodies import MAX_EMBEDDED, ChatBody
 from gguf_hub.api.server.conversations import answer, answer_chat
 from gguf_hub.api.server.flow import while_connected
 from gguf_hub.api.server.ollama.answers import OllamaBuilder, chat_chunk, now, text_chunk
@@ -185,8 +185,8 @@ async def _vectors(
     service: Service, request: Request, texts: list[str], *, truncate: bool
 ) -> tuple[list[list[float]], int]:
     """Return a vector for each text, and the number of tokens of all."""
-    if len(texts) > MAX_PROMPTS:
-        raise UsageError(f"expected at most {MAX_PROMPTS} texts, found {len(texts)}")
+    if len(texts) > MAX_EMBEDDED:
+        raise UsageError(f"expected at most {MAX_EMBEDDED} texts, found {len(texts)}")
     encode = partial(_encode, service, truncate=truncate)
     work = [await while_connected(request, service.pool.run(encode, text)) for text in texts]
     vectors = await while_connected(request, service.embed(work)) if work else []
