@@ -336,6 +336,9 @@ class RayHost:
         self._server: FileServer | None = None
         self._offering = threading.Lock()
         self._facts: dict[str, NodeFacts] = {}  # by Ray's id, from before stages took memory
+        # a machine that came back shares its address with its past self until Ray drops that one:
+        # names may change, ids do not
+        self._ids: dict[str, str] = {}
 
     def assign(
         self, file: Gguf, settings: ModelSettings, without: Collection[str]
@@ -346,6 +349,7 @@ class RayHost:
             ClusterError: They do not hold the model; or one has another version.
         """
         nodes = [node for node in alive_nodes(self._ray) if node.name not in without]
+        self._ids |= {node.name: node.node_id for node in nodes}
         self._ask([node for node in nodes if node.node_id not in self._facts])
         facts = {n.name: self._facts[n.node_id] for n in nodes if n.node_id in self._facts}
         for name, each in facts.items():
@@ -361,7 +365,9 @@ class RayHost:
         """
         from gguf_hub.api.cluster.actors import StageActor
 
-        place = next((each for each in alive_nodes(self._ray) if each.name == node), None)
+        alive, own_id = alive_nodes(self._ray), self._ids.get(node)
+        place = next((each for each in alive if own_id in (None, each.node_id)
+                      and (own_id or each.name == node)), None)  # fmt: skip
         if place is None:
             raise ClusterError(f"node `{node}` has left the cluster")
         name = f"{_STAGE} {node} {secrets.token_hex(4)}"
