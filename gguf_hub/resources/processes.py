@@ -14,6 +14,17 @@ def start_time(pid: int) -> float | None:
 
 
 def is_running(pid: int, started: float) -> bool:
-    """Return whether a number still stands for the process that started then."""
+    """Return whether a number still stands for the process that started then.
+
+    One that has ended but that its parent has not collected does not run; in containers whose first
+    process collects nobody, such ones stay for ever.
+    """
     now = start_time(pid)
-    return now is not None and abs(now - started) < 1.0
+    return now is not None and abs(now - started) < 1.0 and not _has_ended(pid)
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.NoSuchProcess:
+        return True

@@ -231,20 +231,25 @@ def _whole_text(exc: BaseException | None) -> str:
 
 def alive_nodes(ray: Any) -> list[RayNode]:
     """Return the machines that are there, sorted by name."""
-    entries = [entry for entry in ray.nodes() if entry["Alive"]]
-    addresses = [entry["NodeManagerAddress"] for entry in entries]
-    nodes = []
-    for entry, address in zip(entries, addresses, strict=True):
-        is_single = addresses.count(address) == 1
-        name = address if is_single else f"{address}#{entry['NodeID'][:6]}"
-        ram = str(entry.get("Labels", {}).get(RAM_LABEL, ""))
-        nodes.append(
-            RayNode(
-                name, entry["NodeID"], address, entry["NodeManagerHostname"],
-                int(ram) if ram.isdecimal() else None,
-            )
-        )  # fmt: skip
+    nodes = [_node_of(entry) for entry in ray.nodes() if entry["Alive"]]
+    addresses = [node.address for node in nodes]
+    for i, node in enumerate(nodes):
+        if addresses.count(node.address) > 1:
+            nodes[i] = replace(node, name=_long_name(node))
     return sorted(nodes, key=lambda node: node.name)
+
+
+def _node_of(entry: Mapping[str, Any]) -> RayNode:
+    address = entry["NodeManagerAddress"]
+    ram = str(entry.get("Labels", {}).get(RAM_LABEL, ""))
+    return RayNode(
+        address, entry["NodeID"], address, entry["NodeManagerHostname"],
+        int(ram) if ram.isdecimal() else None,
+    )  # fmt: skip
+
+
+def _long_name(node: RayNode) -> str:
+    return f"{node.address}#{node.node_id[:6]}"
 
 
 def on_node(node: RayNode) -> dict[str, Any]:
@@ -281,6 +286,8 @@ def _node_error(name: str, exc: Exception) -> ClusterError:
                             hint="install the same version on all machines")  # fmt: skip
     if type(exc).__name__ == "GetTimeoutError":
         return ClusterError(f"node `{name}` does not answer in {START_S:.0f} s")
+    if type(exc).__name__ in ("TaskUnschedulableError", "ActorUnschedulableError"):
+        return ClusterError(f"node `{name}` has left the cluster")
     return ClusterError(f"node `{name}`: {said.strip().splitlines()[-1]}")
 
 
@@ -297,6 +304,25 @@ def running_stages(ray: Any) -> list[dict[str, Any]]:
             continue  # it has ended meanwhile
         found.append({"node": entry["name"].split(" ")[1], **status})
     return found
+
+
+class _Names:
+    """Names that machines keep as long as a model runs.
+
+    A machine that came back shares its address with its past self until Ray drops that one, so that
+    the names of a listing change; what has failed, and what is placed where, goes by names.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}  # by Ray's id
+
+    def keep(self, nodes: Sequence[RayNode]) -> list[RayNode]:
+        """Return machines under the names that they had first."""
+        for node in nodes:
+            if node.node_id not in self._names:
+                is_taken = node.name in self._names.values()
+                self._names[node.node_id] = _long_name(node) if is_taken else node.name
+        return [replace(node, name=self._names[node.node_id]) for node in nodes]
 
 
 class RayStage:
@@ -336,9 +362,7 @@ class RayHost:
         self._server: FileServer | None = None
         self._offering = threading.Lock()
         self._facts: dict[str, NodeFacts] = {}  # by Ray's id, from before stages took memory
-        # a machine that came back shares its address with its past self until Ray drops that one:
-        # names may change, ids do not
-        self._ids: dict[str, str] = {}
+        self._names = _Names()
 
     def assign(
         self, file: Gguf, settings: ModelSettings, without: Collection[str]
@@ -348,8 +372,7 @@ class RayHost:
         Raises:
             ClusterError: They do not hold the model; or one has another version.
         """
-        nodes = [node for node in alive_nodes(self._ray) if node.name not in without]
-        self._ids |= {node.name: node.node_id for node in nodes}
+        nodes = [node for node in self._alive() if node.name not in without]
         self._ask([node for node in nodes if node.node_id not in self._facts])
         facts = {n.name: self._facts[n.node_id] for n in nodes if n.node_id in self._facts}
         for name, each in facts.items():
@@ -365,9 +388,7 @@ class RayHost:
         """
         from gguf_hub.api.cluster.actors import StageActor
 
-        alive, own_id = alive_nodes(self._ray), self._ids.get(node)
-        place = next((each for each in alive if own_id in (None, each.node_id)
-                      and (own_id or each.name == node)), None)  # fmt: skip
+        place = next((each for each in self._alive() if each.name == node), None)
         if place is None:
             raise ClusterError(f"node `{node}` has left the cluster")
         name = f"{_STAGE} {node} {secrets.token_hex(4)}"
@@ -391,6 +412,9 @@ class RayHost:
     def sent_bytes(self) -> Mapping[str, int]:
         """Bytes of the model that machines have fetched from here, by their addresses."""
         return self._server.sent_bytes if self._server else {}
+
+    def _alive(self) -> list[RayNode]:
+        return self._names.keep(alive_nodes(self._ray))
 
     def _own_address(self) -> str:
         """Return the address of this machine in the cluster."""
