@@ -40,7 +40,8 @@ SHAPES = {
         attn_k_b|N,LK,H  attn_v_b|LK,e,H  attn_kv_b|LK,NE
         ffn_gate ffn_up|D,F  ffn_down|F,D  ffn_gate.bias ffn_up.bias|F
         ffn_gate_inp|D,E  ffn_gate_inp.bias exp_probs_b.bias ffn_down_exps.scale|E
-        ffn_gate_exps ffn_up_exps|D,X,E  ffn_down_exps|X,D,E  ffn_gate_up_exps|D,2X,E
+        ffn_gate_exps ffn_up_exps|M,X,E  ffn_down_exps|X,M,E  ffn_gate_up_exps|M,2X,E
+        ffn_latent_down|D,M  ffn_latent_up|M,D
         ffn_gate_exps.bias ffn_up_exps.bias|X,E  ffn_down_exps.bias|D,E
         ffn_gate_shexp ffn_up_shexp|D,Y  ffn_down_shexp|Y,D
         ssm_in|D,SI  ssm_conv1d|CK,C  ssm_conv1d.bias|C  ssm_dt.bias ssm_a|T  ssm_norm|S
@@ -132,9 +133,10 @@ def sizes(recipe: Recipe, layer: int) -> dict[str, int]:
     ``D`` n_embd, ``V`` n_vocab, ``H`` heads, ``d`` length of keys, ``e`` of values, ``Q`` and
     ``O`` all heads', ``KV`` all keys', ``N`` part of a key without positions, ``R`` pairs that are
     rotated, ``LQ`` and ``LK`` ranks of latents, ``F``, ``X``, ``Y`` widths of feed-forward, expert
-    and shared expert, ``E`` experts, ``P`` width of per-layer embeddings; of state-space layers
-    ``I`` inner width, ``S`` state, ``G`` groups, ``T`` heads, ``J`` width of a group, ``C``
-    channels of the convolution, ``CK`` its length; ``CC`` length of a short convolution.
+    and shared expert, ``E`` experts, ``M`` width of what they read, ``P`` width of per-layer
+    embeddings; of state-space layers ``I`` inner width, ``S`` state, ``G`` groups, ``T`` heads,
+    ``J`` width of a group, ``C`` channels of the convolution, ``CK`` its length; ``CC`` length of
+    a short convolution.
     """
     keys = keys_of(recipe)
 
@@ -157,7 +159,7 @@ def sizes(recipe: Recipe, layer: int) -> dict[str, int]:
         "LK": key("attention.kv_lora_rank"), "LR": key("attention.kv_lora_rank") + rotated,
         "F": key("feed_forward_length"), "X": x, "E": key("expert_count"),
         "Y": key("expert_shared_feed_forward_length", key("expert_shared_count", 1) * x),
-        "P": key("embedding_length_per_layer_input"),
+        "M": key("moe_latent_size", N_EMBD), "P": key("embedding_length_per_layer_input"),
         "PL": key("embedding_length_per_layer_input") * len(recipe.layers),
         "I": inner, "S": state, "G": groups, "T": key("ssm.time_step_rank"),
         "J": inner // max(1, groups), "C": inner + 2 * groups * state, "CK": key("ssm.conv_kernel"),

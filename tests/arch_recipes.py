@@ -143,6 +143,7 @@ _NEMOTRON = f"{ATTN} attn_norm.bias ffn_norm.bias {_RELU2}"
 _NEMOTRON_MOE = (
     "attn_norm ffn_gate_inp ffn_up_exps ffn_down_exps exp_probs_b.bias ffn_up_shexp ffn_down_shexp"
 )
+_NEMOTRON_LATENT = f"{_NEMOTRON_MOE} ffn_latent_down ffn_latent_up"
 _NEMOTRON_ATTN = f"attn_norm {ATTENTION}"
 _NOT_ROTATED = {"rope_freqs.weight": [1.0] * 8 + [1e30] * 8}
 _SHARED_FF = {"expert_shared_feed_forward_length": 64}
@@ -313,6 +314,15 @@ RECIPES: dict[str, Recipe] = {
          "attention.head_count_kv": [0, 0, 2, 0, 0, 0], "expert_shared_count": 1,
          "feed_forward_length": [0, 96, 0, 0, 96, 0], "expert_weights_scale": 2.5,
          "expert_weights_norm": True}, unused=f"{_NO_ROPE} attention.layer_norm_epsilon", seed=7),
+    "nemotron_h_moe-latents": Recipe(
+        "nemotron_h_moe",
+        [MAMBA2, _NEMOTRON_LATENT, _NEMOTRON_ATTN, _NEMOTRON_LATENT,
+         f"{_NEMOTRON_LATENT} {ATTENTION} post_attention_norm {MTP}"],
+        {**HYBRID, **MOE, **_SHARED_FF, **_EPS, "attention.layer_norm_rms_epsilon": 1e-3,
+         "attention.head_count_kv": [0, 0, 2, 0, 2], "expert_shared_count": 1,
+         "feed_forward_length": [0, 96, 0, 96, 96], "expert_weights_scale": 5.0,
+         "expert_weights_norm": True, "moe_latent_size": 32, "nextn_predict_layers": 1},
+        unused=f"{_NO_ROPE} attention.layer_norm_epsilon post_attention_norm {MTP}", seed=7),
     "olmo2": Recipe("olmo2", [_NO_PRE_NORM] * 3),
     "olmo3": Recipe("olmo2", [_NO_PRE_NORM] * 5, {**WINDOW, **yarn(8.0, 64)}),
     "olmoe": Recipe(

@@ -339,6 +339,7 @@ class GraphHyperParameters(CacheHyperParameters):
     n_dense_lead = WholeNumber("leading_dense_block_count", 0)
     moe_step = WholeNumber("interleave_moe_layer_step", 1)
     n_rot_swa = WholeNumber("rope.dimension_count_swa", lambda h: h.n_rot, least=1)
+    n_embd_moe = WholeNumber("moe_latent_size", 0)
     n_embd_per_layer = WholeNumber("embedding_length_per_layer_input", 0)
     n_lora_q = WholeNumber("attention.q_lora_rank", 0)
     n_lora_kv = WholeNumber("attention.kv_lora_rank", least=1)

@@ -254,7 +254,15 @@ NEMOTRON_H_MOE = Architecture(
     router=Router("sigmoid"),
     varies=NEMOTRON_H.varies,
     requires=_SSM,
-    reads=(_EXPERT_WIDTH, H.weights_norm.name, H.weights_scale.name, *_SHARED, *_SSM),
+    reads=(
+        _EXPERT_WIDTH,
+        H.n_embd_moe.name,
+        H.weights_norm.name,
+        H.weights_scale.name,
+        *_SHARED,
+        *_NEXTN,
+        *_SSM,
+    ),
     ignores=(H.gating_func.name,),  # always a sigmoid
 )
 

@@ -129,6 +129,7 @@ class Graph:
             "has_branches": self.has_branches,
             "weighs_inputs": has_experts and bool(arch.router and arch.router.is_first),
             "n_embd_per_layer": self.n_embd_per_layer,
+            "n_embd_moe": self.n_embd_moe,
             "latents": self.latents,
             "has_query_gates": arch.has_query_gates,
         }
@@ -264,6 +265,11 @@ class Graph:
         has = H.n_embd_per_layer.name in self.arch.reads
         return self.hparams.n_embd_per_layer if has else 0
 
+    @property
+    def n_embd_moe(self) -> int:
+        """Width of the vectors that experts read and write, where it is not the model's; else 0."""
+        return self.hparams.n_embd_moe if H.n_embd_moe.name in self.arch.reads else 0
+
     def _number(self, hparam: WholeNumber, i: int) -> int:
         """Return a number of layer ``i``."""
         h = self.hparams
@@ -374,6 +380,9 @@ class Graph:
             yield from self._attention(layer, b, there)
         if layer.has_experts:
             yield TensorSpec("ffn_gate_inp.weight", (self.hparams.n_embd, self.hparams.n_expert))
+            if latent := self.n_embd_moe:
+                yield TensorSpec("ffn_latent_down.weight", (self.hparams.n_embd, latent))
+                yield TensorSpec("ffn_latent_up.weight", (latent, self.hparams.n_embd))
             yield from self._experts(b, there, split)
             yield from self._shared(b, there)
         is_dense = self.arch.has_dense_beside or not layer.has_experts
@@ -437,7 +446,8 @@ class Graph:
     def _experts(
         self, b: str, there: Tensors, split: Mapping[str, Mapping[int, str]]
     ) -> Iterator[TensorSpec]:
-        d, width, n_expert = self.hparams.n_embd, self.n_ff_exp, self.hparams.n_expert
+        d = self.n_embd_moe or self.hparams.n_embd
+        width, n_expert = self.n_ff_exp, self.hparams.n_expert
         if is_fused := has_fused_experts(b, there):
             yield TensorSpec(f"{FUSED_EXPERTS}.weight", (d, 2 * width, n_expert))
         planes = {"gate": (d, width), "up": (d, width), "down": (width, d)}

@@ -236,7 +236,11 @@ class MemoryLayout:
             self._lay_out_per_layer(model, t)
         if model.weighs_inputs:
             self.weighted = self._activations("weighted", pairs, d)
-        self.expert_out = self._take("f", "expert_out [P, D]", pairs * d)
+        d_exp = model.n_embd_of_experts
+        if model.n_embd_moe:
+            self.moe_in = self._activations("latent that experts read", t, d_exp)
+            self.moe_out = self._activations("latent that they write", t, d_exp)
+        self.expert_out = self._take("f", "expert_out [P, D]", pairs * d_exp)
         self.router_logits = self._take("f", "router logits [T, E]", t * max(1, model.n_expert))
         self.expert_starts = self._take("n", "expert starts [E + 1]", model.n_expert + 1)
         self.expert_assignments = self._take("n", "pairs sorted by expert [P]", pairs)
@@ -294,9 +298,8 @@ class MemoryLayout:
         widths = {s.n_embd_attn for s in layers} | {s.n_ff for s in layers}
         if model.latents:
             widths |= {model.latents.n_lora_q, model.latents.n_lora_kv, model.latents.n_plain}
-        packed = tile_bytes(
-            max(*widths, model.n_embd, model.n_ff, model.n_ff_of_experts, model.n_ff_shexp)
-        )
+        widths |= {model.n_embd, model.n_embd_moe, model.n_ff, model.n_ff_of_experts}
+        packed = tile_bytes(max(*widths, model.n_ff_shexp))
         partial = partial_floats(max(limits.n_batch, limits.n_outputs))
         self.attention_scratch = self._take("f", "attention of each thread", threads * floats)
         self.product_scratch = {  # arguments of products, see ``run.kernels.vm.ops.SCRATCH``

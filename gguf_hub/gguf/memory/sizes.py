@@ -83,6 +83,7 @@ class ModelSizes:
         weighs_inputs: Whether experts' inputs are weighted, one row for each pair.
         has_dense_beside: Whether a layer has a dense network and experts.
         n_embd_per_layer: Width of each layer's own embeddings; 0 without.
+        n_embd_moe: Width of what experts read and write, where it is not ``n_embd``; else 0.
         latents: Of attention; None without.
         has_query_gates: Whether queries are computed with gates of attention's results.
     """
@@ -105,6 +106,7 @@ class ModelSizes:
     weighs_inputs: bool = field(default=False, kw_only=True)
     has_dense_beside: bool = field(default=False, kw_only=True)
     n_embd_per_layer: int = field(default=0, kw_only=True)
+    n_embd_moe: int = field(default=0, kw_only=True)
     latents: Latents | None = field(default=None, kw_only=True)
     has_query_gates: bool = field(default=False, kw_only=True)
 
@@ -112,6 +114,11 @@ class ModelSizes:
     def n_ff_of_experts(self) -> int:
         """Width of an expert, or, without any, of the feed-forward network."""
         return self.n_ff_exp or self.n_ff
+
+    @property
+    def n_embd_of_experts(self) -> int:
+        """Width of what an expert reads and writes."""
+        return self.n_embd_moe or self.n_embd
 
     @property
     def layer_sizes(self) -> tuple[LayerSizes, ...]:

@@ -97,12 +97,29 @@ class FeedForwardWriter(StepWriter):
         self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], stream: Stream,
         source: Activations, target: int,
     ) -> None:  # fmt: skip
-        readers = [] if self._config.router.is_first else _readers(layer)
+        down = layer.matrices.get("ffn_latent_down")
+        readers = [down] if down else [] if self._config.router.is_first else _readers(layer)
         self._quantize(source, [layer.matrices["ffn_gate_inp"], *readers], stream.count)
         self._route(layer, own, vectors, source, stream)
-        self._experts(layer, own, vectors, stream, source, target)
+        if self._config.n_embd_moe:
+            self._latent_experts(layer, own, vectors, stream, source, target)
+        else:
+            self._experts(layer, own, vectors, stream, source, target)
         if "ffn_up_shexp" in layer.matrices:
             self._shared_expert(layer, vectors, stream, source, target)
+
+    def _latent_experts(
+        self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], stream: Stream,
+        source: Activations, target: int,
+    ) -> None:  # fmt: skip
+        """Compute experts that read a narrower vector and write one, as of Nemotron 3 Super."""
+        down, up = layer.matrices["ffn_latent_down"], layer.matrices["ffn_latent_up"]
+        read, written, count = self._at.moe_in, self._at.moe_out, stream.count
+        self._matmul(down, source, read.x, count=count, is_last=True)
+        self._quantize(read, _readers(layer), count)
+        self._experts(layer, own, vectors, stream, read, written.x)
+        self._quantize(written, [up], count)
+        self._matmul(up, written, target, count=count, is_added=target == stream.x, is_last=True)
 
     def _experts(
         self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], stream: Stream,
@@ -131,11 +148,11 @@ class FeedForwardWriter(StepWriter):
         self._expert_matmul(down, at.gate, at.expert_out, 1, is_last=True)
         if "ffn_down_exps.scale" in vectors:
             self._add("scale_by_expert", y=at.expert_out, scales=vectors["ffn_down_exps.scale"],
-                      width=c.n_embd, n_expert=c.n_expert, expert_ids=own.expert_ids,
+                      width=c.n_embd_of_experts, n_expert=c.n_expert, expert_ids=own.expert_ids,
                       count=stream.pairs)  # fmt: skip
         self._expert_bias(vectors, "down", at.expert_out, own, stream)
         self._add(
-            "combine", y=at.expert_out, weights=own.expert_weights, width=c.n_embd,
+            "combine", y=at.expert_out, weights=own.expert_weights, width=c.n_embd_of_experts,
             n_expert_used=c.n_expert_used, x=target, count=stream.count,
             is_added=target == stream.x, is_weighted=not is_first,
         )  # fmt: skip
@@ -171,7 +188,7 @@ class FeedForwardWriter(StepWriter):
     ) -> None:
         c, name = self._config, f"ffn_{part}_exps.bias"
         if name in vectors:
-            width = c.n_embd if part == "down" else c.n_ff_of_experts
+            width = c.n_embd_of_experts if part == "down" else c.n_ff_of_experts
             self._add(
                 "add_expert_bias", y=y, biases=vectors[name], width=width, n_expert=c.n_expert,
                 expert_ids=own.expert_ids, count=stream.pairs,

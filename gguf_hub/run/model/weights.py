@@ -290,8 +290,8 @@ class _WeightReader:
         self._split_fused(graph, vectors, matrices)
         experts = {}
         if graph.has_experts:
-            planes = {"gate": (c.n_embd, c.n_ff_exp), "up": (c.n_embd, c.n_ff_exp),
-                      "down": (c.n_ff_exp, c.n_embd)}  # fmt: skip
+            first, last = (c.n_embd_of_experts, c.n_ff_exp), (c.n_ff_exp, c.n_embd_of_experts)
+            planes = {"gate": first, "up": first, "down": last}
             experts = {
                 part: self._tensors.experts(i, part, *plane, c.n_expert)
                 for part, plane in planes.items()

@@ -195,7 +195,8 @@ def _nemotron_h_moe(config: ConfigReader, keys: Keys) -> None:
     keys["expert_weights_norm"] = config.flag("norm_topk_prob")
     keys["expert_weights_scale"] = config.positive("routed_scaling_factor", 1.0)
     config.expect("n_group", 1)
-    config.expect("moe_latent_size")
+    if latent := config.integer("moe_latent_size", 0, least=0):
+        keys["moe_latent_size"] = latent
 
 
 _NEMOTRON_H: Names = {
@@ -217,6 +218,8 @@ NEMOTRON_H_MOE = Family(
         **_NEMOTRON_H,
         "ffn_gate_inp": "mixer.gate",
         "exp_probs_b.bias": whole("mixer.gate.e_score_correction_bias"),
+        "ffn_latent_down": "mixer.fc1_latent_proj",
+        "ffn_latent_up": "mixer.fc2_latent_proj",
         "ffn_up_exps": "mixer.experts.{e}.up_proj",
         "ffn_down_exps": "mixer.experts.{e}.down_proj",
         "ffn_up_shexp": "mixer.shared_experts.up_proj",
