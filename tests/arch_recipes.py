@@ -336,6 +336,9 @@ RECIPES: dict[str, Recipe] = {
         {**_PHI3_KEYS, "rope.scaling.original_context_length": 256, "rope.dimension_count": 12},
         _PHI3_HEAD, unused="rope_factors_long attention.sliding_window"),
     "qwen2": Recipe("qwen2", [f"{DENSE} {BIASES}"] * 3, other=TIED),
+    "qwen2vl": Recipe(  # this llama.cpp reads no epsilon of it: one that is next to nothing
+        "qwen2vl", [f"{DENSE} {BIASES}"] * 3,
+        {"rope.dimension_sections": [4, 2, 2, 0], "attention.layer_norm_rms_epsilon": 1e-6}, TIED),
     "qwen2moe": Recipe(
         "qwen2moe", [f"{ATTN} {BIASES} {_QWEN_MOE}"] * 3, {**MOE, **_SHARED_FF}, seed=16),
     "qwen3": Recipe("qwen3", [_QWEN3] * 3, WIDE, TIED),

@@ -92,7 +92,7 @@ def _refusal(name: str, problem: Issue | None) -> Loader | None:
 _READ_HERE = {"GGUF-HPARAM-TYPE", "GGUF-TOKENIZER-TYPE"}
 _REFUSED_THERE = {
     "GGUF-TENSOR-UNUSED", "GGUF-TOKENIZER-TOKEN-TWINS", "GGUF-TOKENIZER-UNKNOWN",
-    "GGUF-TOKENIZER-MISSING",
+    "GGUF-TOKENIZER-MISSING", "GGUF-OLLAMA-NAMES", "GGUF-LEFT-OUT",
 }  # fmt: skip
 """No damage, but llama.cpp loads no such file (tried with llama-cpp-python 0.3.36)."""
 _CUT = {"GGUF-TENSOR-BOUNDS", "GGUF-TRUNCATED", "GGUF-FILE-EMPTY", "GGUF-FILE-ZEROS"}

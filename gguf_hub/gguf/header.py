@@ -13,7 +13,7 @@ from __future__ import annotations
 import array
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -38,7 +38,10 @@ from gguf_hub.gguf.format import (
     array_view,
     is_power_of_two,
 )
+from gguf_hub.gguf.hparams import architecture
 from gguf_hub.gguf.issues import Issue, Issues
+from gguf_hub.gguf.ollama import as_llama_cpp
+from gguf_hub.gguf.senses import left_out
 from gguf_hub.gguf.sniff import sniff
 from gguf_hub.gguf.source import Window
 from gguf_hub.gguf.strings import StringArray, decode, shown, walk
@@ -65,7 +68,7 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the data.
+    """What stands before the data, under llama.cpp's names.
 
     Attributes:
         version: Format version: 1, 2 or 3.
@@ -103,7 +106,37 @@ def read_header(source: Any) -> Header:
     Returns:
         What could be read; problems stand in ``issues`` and are never raised.
     """
-    return _Parser(Window(source)).parse()
+    header = _Parser(Window(source)).parse()
+    return _say_left_out(_under_llama_cpps_names(header)) if header.is_whole else header
+
+
+def _under_llama_cpps_names(header: Header) -> Header:
+    """Return the header of a file of Ollama's converter as llama.cpp's would have written it."""
+    shapes = {entry.name: entry.shape for entry in header.entries}
+    reading = as_llama_cpp(header.fields, shapes)
+    if reading is None:
+        return header
+    there, here = architecture(header.fields), architecture(reading.fields)
+    entries = (replace(e, name=reading.names.get(e.name, e.name)) for e in header.entries)
+    issues = Issues()
+    message = f"`{there}` as Ollama's converter writes it, read as llama.cpp's `{here}`"
+    issues.add("GGUF-OLLAMA-NAMES", "keys and tensors", message)
+    return replace(
+        header,
+        fields=reading.fields,
+        entries=tuple(entries),
+        issues=header.issues + issues.collected(),
+    )
+
+
+def _say_left_out(header: Header) -> Header:
+    """Note the tensors that a text does without."""
+    issues = Issues()
+    names = (entry.name for entry in header.entries)
+    for kind, group in left_out(header.fields, architecture(header.fields), names).items():
+        message = f"for {kind}; gguf-hub leaves them out"
+        issues.add("GGUF-LEFT-OUT", f"{len(group):,} tensors", message)
+    return replace(header, issues=header.issues + issues.collected())
 
 
 class _Parser:

@@ -206,6 +206,13 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
             True,
         ),
         Rule(
+            "GGUF-OLLAMA-TYPE",
+            _U,
+            "MXFP4 as Ollama's first files of gpt-oss hold it: `ollama pull` fetches today's",
+            "Ollama's ml/backend/ggml",
+            True,
+        ),
+        Rule(
             "GGUF-TENSOR-BLOCK",
             _E,
             "rows that do not fill whole blocks of their type",
@@ -251,6 +258,20 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
             _U,
             "a tensor, key or type that gguf-hub would not compute with, so that it refuses to run",
             "own",
+        ),
+        Rule(
+            "GGUF-OLLAMA-NAMES",
+            _W,
+            "keys or tensors as Ollama's converter names them; gguf-hub reads them under "
+            "llama.cpp's names, llama.cpp does not",
+            "Ollama's llama/compat",
+        ),
+        Rule(
+            "GGUF-LEFT-OUT",
+            _W,
+            "tensors for images, sound or drafts inside of a model's file: gguf-hub runs the text "
+            "without them, llama.cpp refuses the file",
+            "Ollama's llama/compat",
         ),
         Rule("GGUF-HPARAM-TYPE", _E, "a hyperparameter of the wrong type", "ggml 34"),
         Rule(

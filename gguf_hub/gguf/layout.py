@@ -21,11 +21,16 @@ from gguf_hub.gguf.format import (
     tensor_size_bytes,
 )
 from gguf_hub.gguf.header import Header, TensorEntry
+from gguf_hub.gguf.hparams import architecture
 from gguf_hub.gguf.issues import Issue, Issues
 from gguf_hub.gguf.strings import shown
 from gguf_hub.gguf.types import REMOVED_TYPE_IDS, TYPE_COUNT, QuantType
 
 _TYPES = {int(type): type for type in QuantType}
+_EARLY_MXFP4, _OF_EARLY_MXFP4 = 4, ("gptoss", "gpt-oss")
+"""What Ollama's first files of gpt-oss called MXFP4, whose blocks they had in another order.
+
+Source: ``createTensor`` in ml/backend/ggml/ggml.go of Ollama 0.11."""
 _USUAL_LENGTH = 2**15
 """Four dimensions of no more than that are below every bound."""
 _NEWER_BELOW = 256
@@ -62,7 +67,7 @@ def read_table(header: Header) -> TensorTable:
             issues.add(
                 "GGUF-TENSOR-NAME-DUPLICATE", _location(entry), "is in the table twice", entry.at
             )
-        info = _check_row(entry, header.alignment, sizes, issues)
+        info = _check_row(entry, header, sizes, issues)
         if info:
             rows.setdefault(entry.name, info)
     tensors = {name: info for name, info in rows.items() if isinstance(info, TensorInfo)}
@@ -92,10 +97,10 @@ def _location(entry: TensorEntry) -> str:
 
 
 def _check_row(
-    entry: TensorEntry, alignment: int, opaque_sizes: Mapping[int, int], issues: Issues
+    entry: TensorEntry, header: Header, opaque_sizes: Mapping[int, int], issues: Issues
 ) -> AnyTensor | None:
     """Check one row by itself; None when the size of its data cannot be known."""
-    type = _check_type(entry, issues)
+    type = _check_type(entry, header, issues)
     if not _check_shape(entry, issues):
         return None
     if type is None:
@@ -111,7 +116,7 @@ def _check_row(
         )
         return None
     size_bytes = tensor_size_bytes(entry.shape, type)
-    if size_bytes > INT64_MAX - alignment:
+    if size_bytes > INT64_MAX - header.alignment:
         issues.add(
             "GGUF-TENSOR-OVERFLOW",
             _location(entry),
@@ -122,11 +127,14 @@ def _check_row(
     return TensorInfo(entry.name, entry.shape, type, entry.offset, size_bytes)
 
 
-def _check_type(entry: TensorEntry, issues: Issues) -> QuantType | None:
+def _check_type(entry: TensorEntry, header: Header, issues: Issues) -> QuantType | None:
     id = entry.type_id
     if id in _TYPES:
         return _TYPES[id]
-    if TYPE_COUNT <= id < _NEWER_BELOW:
+    if id == _EARLY_MXFP4 and architecture(header.fields) in _OF_EARLY_MXFP4:
+        code = "GGUF-OLLAMA-TYPE"
+        what = f"type {id}: MXFP4 in the order of checkpoints, as Ollama wrote it until August 2025"
+    elif TYPE_COUNT <= id < _NEWER_BELOW:
         code, what = "GGUF-TENSOR-TYPE-UNKNOWN", f"type {id} is newer than this version knows"
     elif id in REMOVED_TYPE_IDS:
         code, what = "GGUF-TENSOR-TYPE", f"type {id} was removed from the format"

@@ -269,6 +269,8 @@ def _hint(issue: Issue, path: Path | str) -> str:
         )
     if issue.code == "GGUF-TENSOR-TYPE-UNKNOWN":
         return "a newer gguf-hub may know it: `pip install -U gguf-hub`"
+    if issue.code == "GGUF-OLLAMA-TYPE":
+        return "`ollama pull` with the model's name fetches today's file"
     return f"{verify} lists every problem"
 
 

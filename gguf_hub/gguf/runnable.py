@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,9 @@ from gguf_hub.gguf.hparams import (
     architecture,
 )
 from gguf_hub.gguf.metadata import MAX_UINT, is_uniform, whole_number
+from gguf_hub.gguf.ollama import unclear
 from gguf_hub.gguf.roles import role_of_header
+from gguf_hub.gguf.senses import is_for_senses, left_out
 from gguf_hub.gguf.strings import shown
 from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
 from gguf_hub.gguf.vocabulary import NO_VOCABULARY, vocabulary_problems
@@ -44,7 +46,7 @@ from gguf_hub.gguf.vocabulary import NO_VOCABULARY, vocabulary_problems
 H, C = HyperParameters, CacheHyperParameters
 NOT_RUNNABLE = "valid GGUF, but not runnable here"
 
-VECTOR_TYPES = frozenset({QuantType.F32, QuantType.F16})
+VECTOR_TYPES = frozenset({QuantType.F32, QuantType.F16, QuantType.BF16})
 """Types of vectors that the runner reads; they are never quantised."""
 _MOST_TOLD = 8
 _DIGITS = re.compile(r"\d+")
@@ -139,7 +141,9 @@ def find_graph_obstacles(
         return (obstacle,)
     arch = ARCHITECTURES.get(hparams.architecture)
     if arch is None:
-        return (f"architecture `{shown(hparams.architecture)}` is not one that runs here",)
+        why = unclear(fields, {name: tuple(info.shape) for name, info in tensors.items()})
+        unknown = f"architecture `{shown(hparams.architecture)}` is not one that runs here"
+        return (f"{unknown}: {why}" if why else unknown,)
     hparams = hparams.of_graph(arch.varies)
     if not tensors:
         return ("no tensors",)
@@ -147,7 +151,9 @@ def find_graph_obstacles(
     problem = _size_problem(arch, hparams)
     if not problem:
         obstacles += _equality_obstacles(fields, arch, hparams)
-        obstacles += _tensor_obstacles(Graph(arch, hparams), tensors)
+        groups = left_out(fields, hparams.architecture, tensors).values()
+        others = {name for group in groups for name in group}
+        obstacles += _tensor_obstacles(Graph(arch, hparams), tensors, others)
     if hparams.n_embd_rows and not hparams.n_vocab:
         obstacles.append(f"key `{hparams.key(H.vocab_size)}` is 0, expected a number of tokens")
     return tuple(obstacles or filter(None, [problem]))
@@ -187,7 +193,7 @@ def _key_problem(arch: Architecture, name: str, field: Field) -> str:
         return _value_problem(GRAPH_HPARAMS[name], field)
     if name == H.n_expert.name and arch.router is None:
         return "" if _is_one_of(field, (0,)) else _differs(field, (0,))
-    if name in WITHOUT_EFFECT or name in _EQUAL or name in arch.ignores:
+    if name in WITHOUT_EFFECT or name in _EQUAL or name in arch.ignores or is_for_senses(name):
         return ""
     if name in NEUTRAL:
         expected = NEUTRAL[name]
@@ -292,8 +298,10 @@ def _is_close_to_one_of(field: Field, values: Iterable[float]) -> bool:
 # -- tensors ---------------------------------------------------------------------------------
 
 
-def _tensor_obstacles(graph: Graph, tensors: Mapping[str, AnyTensor]) -> list[str]:
-    """Compare the tensors with those that the graph uses: names, shapes and types."""
+def _tensor_obstacles(
+    graph: Graph, tensors: Mapping[str, AnyTensor], others: Container[str]
+) -> list[str]:
+    """Compare the tensors but ``others`` with those that the graph uses: names, shapes, types."""
     used: set[str] = set()
     missing, types, shapes = [], [], []
     for spec in graph.tensors(tensors):
@@ -308,7 +316,8 @@ def _tensor_obstacles(graph: Graph, tensors: Mapping[str, AnyTensor]) -> list[st
             )
         if not _has_right_type(info, spec):
             types.append(info)
-    unused = [name for name in tensors if name not in used and not graph.ignored(name)]
+    unused = [name for name in tensors
+              if name not in used and name not in others and not graph.ignored(name)]  # fmt: skip
     return [
         *(f"missing tensor {group}" for group in _groups(missing)),
         *(f"unused tensor {group}" for group in _groups(unused)),

@@ -110,6 +110,10 @@ class StringArray(Sequence[str]):
             self._buffer[self._starts[index] + self._prefix_bytes : self._starts[index + 1]]
         )
 
+    def first(self, n: int) -> StringArray:
+        """Return the first strings, in the same buffer."""
+        return StringArray(self._buffer, self._starts[: n + 1], self._prefix)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._texts_at_once() or [decode(raw) for raw in self.iter_bytes()])
 

@@ -153,6 +153,9 @@ def _read(
 
         file.read_as(overridden(file.fields, settings.overrides))
     require_model(path, file.fields, file.tensors)
+    for issue in file.header.issues:
+        if issue.code == "GGUF-LEFT-OUT":
+            progress.note(f"`{path.name}`: {issue.location} {issue.message}")
     if check is not None:
         check(file)
     return file, load_tokenizer(file.metadata)

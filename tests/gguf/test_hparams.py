@@ -241,6 +241,7 @@ def test_all_who_count_tokens_agree(
 SPELLERS = {
     "api/server/ollama/description.py": "`context_length` is a field of Ollama's /api/ps, too",
     "gguf/hparams.py": "the keys themselves",
+    "gguf/ollama/dialects.py": "Ollama's `rope.local.freq_base` is no key of llama.cpp's",
     "gguf/issues.py": "the meaning of a check's code, for people",
 }
 WRITER = "run/convert/"

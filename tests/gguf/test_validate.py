@@ -164,6 +164,15 @@ BYTES: dict[str, bytes] = {
     "GGUF-TENSOR-OVERFLOW": raw.with_tensors(T(shape=(2**32, 2**31))),
     "GGUF-TENSOR-TYPE": raw.with_tensors(T(type_id=4)),
     "GGUF-TENSOR-TYPE-UNKNOWN": raw.with_tensors(T(type_id=43)),
+    "GGUF-OLLAMA-TYPE": raw.gguf(
+        raw.string("general.architecture", "gptoss"), T(type_id=4), n_kv=1, n_tensors=1,
+        data=bytes(128)),
+    "GGUF-OLLAMA-NAMES": raw.gguf(
+        raw.string("general.architecture", "gptoss"), T("blk.0.attn_sinks"), n_kv=1, n_tensors=1,
+        data=bytes(128)),
+    "GGUF-LEFT-OUT": raw.gguf(
+        raw.string("general.architecture", "gemma3"), raw.u32("gemma3.vision.block_count", 1),
+        T("v.patch_embd.weight"), n_kv=2, n_tensors=1, data=bytes(128)),
     "GGUF-TENSOR-BLOCK": raw.with_tensors(T(shape=(32,), type_id=QuantType.Q4_K)),
     "GGUF-TENSOR-ALIGNMENT": raw.with_tensors(T(offset=4), size=160),
     "GGUF-TENSOR-OVERLAP": raw.with_tensors(T("a"), T("b", offset=96), size=224),

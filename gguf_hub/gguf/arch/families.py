@@ -140,14 +140,15 @@ MINICPM = Architecture(
 
 # -- Qwen ------------------------------------------------------------------------------------------
 
+_TEXT_ONLY = (H.rope_sections.name, "n_deepstack_layers")
 QWEN2 = Architecture("qwen2")
+QWEN2VL = Architecture("qwen2vl", ignores=_TEXT_ONLY)
 QWEN2MOE = Architecture(
     "qwen2moe",
     may_have=("ffn_gate_inp_shexp.weight",),
     router=Router(),
     reads=(_EXPERT_WIDTH, *_SHARED),
 )
-_TEXT_ONLY = (H.rope_sections.name, "n_deepstack_layers")
 QWEN3 = Architecture("qwen3", needs=(*NORMS, *HEAD_NORMS))
 QWEN3VL = Architecture("qwen3vl", needs=QWEN3.needs, ignores=_TEXT_ONLY)
 QWEN3MOE = Architecture(

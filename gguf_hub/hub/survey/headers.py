@@ -33,7 +33,7 @@ from gguf_hub.hub.fit.facts import LayerWeights, Role, gpu_bytes
 from gguf_hub.hub.survey.layers import RECURRENT, layers_of
 
 H = CacheHyperParameters
-_TYPE_CODES = ("GGUF-TENSOR-TYPE", "GGUF-TENSOR-TYPE-UNKNOWN")
+_TYPE_CODES = ("GGUF-TENSOR-TYPE", "GGUF-TENSOR-TYPE-UNKNOWN", "GGUF-OLLAMA-TYPE")
 _LAYER = re.compile(r"blk\.(\d{1,6})\.")
 _ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_qkv")
 _FEED_FORWARD: Mapping[str, Role] = {"ffn_gate": "ffn", "ffn_up": "ffn", "ffn_down": "ffn_down"}

@@ -167,6 +167,8 @@ class _Tensors:
         raw = self._file.tensor_bytes(name)
         if self._file.tensors[name].type == QuantType.F32:
             return raw.view(np.float32)
+        if self._file.tensors[name].type == QuantType.BF16:
+            return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
         return raw.view(np.float16).astype(np.float32)
 
     def rope_factors(self) -> dict[str, NDArray[np.float32]]:
@@ -207,8 +209,8 @@ def read_model(file: Gguf) -> tuple[ModelConfig, Weights]:
         UnsupportedGgufError: Another byte order or architecture; a key or a tensor is missing or
             makes no sense, or is one that nothing here would compute with.
     """
-    graph = read_graph(file.hparams)
     _check_runnable(file)  # first: no more layers than tensors are looked at
+    graph = read_graph(file.hparams)
     config = replace(read_config(graph), n_ff_shexp=shared_width(file.tensors))
     return config, _WeightReader(file, graph, config).read()
 
