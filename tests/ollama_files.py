@@ -125,6 +125,11 @@ OLLAMA_FILES: dict[str, OllamaFile] = {
         more={"attention.key_length": 32, "attention.value_length": 24,
               "attention.head_count_kv": 4}),
     "olmo3": OllamaFile("olmo3", arch="olmo3"),
+    "nemotron_h_moe": OllamaFile(
+        "nemotron_h_moe-latents", keys={"moe_latent_size": ""},
+        tensors={"ffn_latent_down.weight": "ffn_latent_in.weight",
+                 "ffn_latent_up.weight": "ffn_latent_out.weight"},
+        others=("mtp.layers.0.eh_proj.weight",)),
     "nemotron_h_omni": OllamaFile(
         "nemotron_h_moe", arch="nemotron_h_omni", more={**VISION, **AUDIO},
         others=(*IMAGES, *SOUND)),

@@ -218,8 +218,24 @@ def _name_ends(draft: Draft) -> None:
 
 GLM4MOELITE = Dialect(name=_called("deepseek2"), pre="glm4", more=(_absorb_latents, _name_ends))
 OLMO3 = Dialect(name=_called("olmo2"), pre="dbrx", vocabulary={"add_bos_token": False})
-NEMOTRON_H_OMNI = Dialect(
-    name=lambda draft: "nemotron_h_moe" if draft.whole(H.n_expert.name) else "nemotron_h"
+
+
+def _read_latent_width(draft: Draft) -> None:
+    """Take the width of what experts read, where it is not the model's, from what makes it."""
+    if width := draft.n_rows("ffn_latent_in.weight"):
+        draft.default(H.n_embd_moe.name, width)
+
+
+NEMOTRON_H_MOE = Dialect(
+    tensors={
+        "ffn_latent_in.weight": "ffn_latent_down.weight",
+        "ffn_latent_out.weight": "ffn_latent_up.weight",
+    },
+    more=(_read_latent_width,),
+)
+NEMOTRON_H_OMNI = replace(
+    NEMOTRON_H_MOE,
+    name=lambda draft: "nemotron_h_moe" if draft.whole(H.n_expert.name) else "nemotron_h",
 )
 
 DIALECTS: Mapping[str, Dialect] = {
@@ -238,6 +254,7 @@ DIALECTS: Mapping[str, Dialect] = {
     "lfm2moe": LFM2,
     "glm4moelite": GLM4MOELITE,
     "olmo3": OLMO3,
+    "nemotron_h_moe": NEMOTRON_H_MOE,
     "nemotron_h_omni": NEMOTRON_H_OMNI,
 }
 """What Ollama calls an architecture -> how its converter writes it."""
