@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_tokens_for_images_behind_the_embeddings_are_left_out(tmp_path: Path) ->
 
 
 def test_what_a_row_says_of_the_vocabulary_counts_where_the_file_does_not(tmp_path: Path) -> None:
-    def read(arch: str, **vocabulary: Any) -> dict[str, Any]:
+    def of_vocabulary(arch: str, **vocabulary: Any) -> dict[str, Any]:
         fields = {"general.architecture": Field.of(arch), f"{arch}.vision.block_count": Field.of(1)}
         fields |= {f"tokenizer.ggml.{k}": Field.of(v) for k, v in vocabulary.items()}
         shapes = {"blk.0.attn_k_b.weight": (1, 1, 1)}
@@ -105,16 +106,64 @@ def test_what_a_row_says_of_the_vocabulary_counts_where_the_file_does_not(tmp_pa
         return {key.removeprefix("tokenizer.ggml."): field.value for key, field in read.items()
                 if key.startswith("tokenizer.ggml.")}  # fmt: skip
 
-    assert read("gptoss", pre="default")["pre"] == "gpt-4o"
-    assert read("mistral3", pre="default")["pre"] == "tekken"
-    assert read("mistral3", pre="llama-bpe")["pre"] == "llama-bpe"
-    assert read("llama4") == {"pre": "llama4", "add_bos_token": True}
-    assert read("llama4", add_bos_token=False)["add_bos_token"] is False
-    assert read("olmo3", pre="default") == {"pre": "dbrx", "add_bos_token": False}
-    assert read("gemma4", model="llama", merges=["a b"])["model"] == "gemma4"
-    assert read("gemma4", model="llama")["model"] == "llama"
-    ids = read("glm4moelite", eos_token_ids=np.array([7, 8, 9], np.int32))
+    assert of_vocabulary("gptoss", pre="default")["pre"] == "gpt-4o"
+    assert of_vocabulary("mistral3", pre="default")["pre"] == "tekken"
+    assert of_vocabulary("mistral3", pre="llama-bpe")["pre"] == "llama-bpe"
+    assert of_vocabulary("llama4") == {"pre": "llama4", "add_bos_token": True}
+    assert of_vocabulary("llama4", add_bos_token=False)["add_bos_token"] is False
+    assert of_vocabulary("olmo3", pre="default") == {"pre": "dbrx", "add_bos_token": False}
+    assert of_vocabulary("gemma4", model="llama", merges=["a b"])["model"] == "gemma4"
+    assert of_vocabulary("gemma4", model="llama")["model"] == "llama"
+    ids = of_vocabulary("glm4moelite", eos_token_ids=np.array([7, 8, 9], np.int32))
     assert (ids["pre"], ids["eot_token_id"], ids["eom_token_id"]) == ("glm4", 8, 9)
+
+
+def read(arch: str, shapes: Mapping[str, tuple[int, ...]], **keys: Any) -> dict[str, Any]:
+    """Return the keys of a header, without the architecture; a dot stands there as ``__``."""
+    fields = {"general.architecture": Field.of(arch)}
+    fields |= {f"{arch}.{key.replace('__', '.')}": Field.of(value) for key, value in keys.items()}
+    reading = as_llama_cpp(fields, shapes)
+    found = fields if reading is None else reading.fields
+    return {key.partition(".")[2]: field.value for key, field in found.items()}
+
+
+def test_heads_of_gemma_3_are_those_of_the_engine_where_the_file_names_none() -> None:
+    found = read("gemma3", {}, vision__block_count=1)
+    assert (found["attention.key_length"], found["attention.value_length"]) == (256, 256)
+
+
+@pytest.mark.parametrize("arch", ["qwen3moe", "qwen3vlmoe"])
+def test_experts_of_qwen_3_are_as_wide_as_their_matrices(arch: str) -> None:
+    shapes = {"blk.1.ffn_gate_exps.weight": (64, 24, 8)}
+    found = read(arch, shapes, expert_count=8, feed_forward_length=96, norm_top_k_prob=True)
+    assert found["expert_feed_forward_length"] == 24
+    assert "norm_top_k_prob" not in found
+
+
+@pytest.mark.parametrize("arch", ["qwen35", "qwen35moe", "qwen3next"])
+def test_layers_that_attend_are_told_by_their_heads(arch: str) -> None:
+    shapes, heads = {"blk.0.ssm_dt": (4,)}, np.array([0, 0, 2, 0], np.uint32)
+    is_tiled = arch != "qwen3next"
+    found = read(arch, shapes, attention__head_count_kv=heads, ssm__v_head_reordered=is_tiled)
+    assert found["attention.head_count_kv"] == 2
+    assert found["attention.recurrent_layers"].tolist() == [True, True, False, True]
+    assert "ssm.v_head_reordered" not in found
+    other = read(arch, shapes, ssm__v_head_reordered=not is_tiled)
+    assert other["ssm.v_head_reordered"] is not is_tiled
+
+
+def test_text_of_gemma_4_alone_has_the_vocabulary_of_gemma_4() -> None:
+    fields = {"general.architecture": Field.of("gemma4"), "tokenizer.ggml.model":
+              Field.of("llama"), "tokenizer.ggml.merges": Field.of(["a b"])}  # fmt: skip
+    reading = as_llama_cpp(fields, {})
+    assert reading is not None and reading.fields["tokenizer.ggml.model"].value == "gemma4"
+
+
+@pytest.mark.parametrize("arch", ["lfm2", "lfm2moe"])
+def test_lfm2_has_words_and_widths_of_its_own(arch: str) -> None:
+    shapes = {"output_norm.weight": (64,), "blk.0.ffn_gate.weight": (64, 96)}
+    found = read(arch, shapes, feed_forward_length=144)
+    assert (found["feed_forward_length"], found["ggml.pre"]) == (96, "lfm2")
 
 
 @pytest.mark.parametrize("name", OLLAMA_FILES)

@@ -90,7 +90,6 @@ GEMMA3 = Dialect(
         H.head_dim.name: 256,
         H.n_embd_head_v.name: 256,
         H.rope_freq_base.name: 1_000_000.0,
-        H.rope_freq_base_swa.name: 10_000.0,
     },
     vocabulary={"add_space_prefix": False},
     more=(_stretch, _cut_vocabulary),
