@@ -250,9 +250,7 @@ class Completions(LlamaBase):
     ) -> Answer:
         text, output_logprobs, reason = gather(self._deltas(generation))
         logprobs = chat_logprobs(output_logprobs, self.tokenizer_) if has_logprobs else None
-        choice = chat_answer_choice(
-            head, plan, text, reason, logprobs=logprobs, has_legacy_call=True
-        )
+        choice = chat_answer_choice(head, plan, text, reason, logprobs=logprobs, call_form="both")
         return head.chat(
             [choice], usage=usage(len(generation.request.prompt), generation.n_generated)
         )
@@ -261,7 +259,7 @@ class Completions(LlamaBase):
         self, generation: Generation, head: Head, plan: ChatPlan, has_logprobs: bool
     ) -> Iterator[Answer]:
         chat_stream = ChatStream(
-            head, self.tokenizer_, plan, has_logprobs=has_logprobs, has_legacy_call=True
+            head, self.tokenizer_, plan, has_logprobs=has_logprobs, call_form="both"
         )
         for delta in self._deltas(generation):
             yield from chat_stream.chunks(delta)

@@ -24,6 +24,7 @@ from gguf_hub.api.server.anthropic import routes as anthropic_routes
 from gguf_hub.api.server.api_keys import ApiKeys
 from gguf_hub.api.server.flow import ClientGoneError
 from gguf_hub.api.server.guard import Access, Guard
+from gguf_hub.api.server.heads import HeadAsGet
 from gguf_hub.api.server.ollama import routes as ollama_routes
 from gguf_hub.api.server.ollama.names import ModelNames, NoModelError
 from gguf_hub.api.server.replies import error, reply_to_error
@@ -115,7 +116,7 @@ def new_app(
     guard = Middleware(Guard, access=access, max_body_bytes=max_body_bytes, requests=requests)
     app = FastAPI(
         title="gguf-hub", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan,
-        middleware=[*([cors] if origins else []), guard],
+        middleware=[*([cors] if origins else []), Middleware(HeadAsGet), guard],
         responses={status: {"description": text} for status, text in _ERRORS.items()},
     )  # fmt: skip
     app.state.requests = requests
@@ -135,14 +136,13 @@ _ERRORS: dict[int | str, str] = {
     401: "An API key is required.",
     403: "The request comes from a page of another origin.",
     413: "The body is too large.",
-    415: "The body is a form of several parts, not JSON.",
+    415: "The body is a form of several parts, or compressed otherwise than as gzip.",
     421: "The host name is not allowed.",
     429: "Too many requests are waiting.",
 }
 
 
 def _add_page(app: FastAPI) -> None:
-    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
         return FileResponse(PAGE / "index.html", headers=_PAGE_HEADERS)

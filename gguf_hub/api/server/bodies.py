@@ -1,12 +1,12 @@
 """Request bodies: OpenAI's fields, llama-cpp-python's and llama-server's.
 
 Unknown fields are ignored, as OpenAI's own server and llama-server do, and ``null`` is a field's
-default. Fields that would change the answer are honoured or refused.
+default. Fields that would change what the answer means are honoured or refused (``unsupported``).
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +18,10 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from gguf_hub.api.server import unsupported
+from gguf_hub.api.server.biases import Bias
+from gguf_hub.run.generation.streams import CallForm
 
 MAX_CHOICES = 8
 MAX_PROMPTS = 64
@@ -44,7 +48,11 @@ Prompts = str | TokenPrompt | list[str | TokenPrompt]
 Stop = str | Annotated[list[str], AfterValidator(_limit_stops)] | None
 Seed = Annotated[int, Field(ge=-(2**63), le=2**64 - 1)] | None
 ModelName = Annotated[str, Field(max_length=1024)] | None  # repeated in every chunk of a stream
-Bias = dict[str, float] | list[tuple[int, float | bool]] | None
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
+"""How much to reason, in the words of all interfaces."""
+
+
+_CHOICES = AliasChoices("n", "n_cmpl")
 
 
 class Body(BaseModel):
@@ -52,12 +60,15 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
 
+    REFUSED: ClassVar[unsupported.Fields] = {}
+
     @model_validator(mode="before")
     @classmethod
     def _read(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
         _check_texts(data)
+        unsupported.check(data, cls.REFUSED)
         return {name: value for name, value in data.items() if value is not None}
 
 
@@ -90,6 +101,8 @@ def _is_text(value: str) -> bool:
 class Sampling(Body):
     """Sampling settings; None for the default."""
 
+    REFUSED = unsupported.GENERATION
+
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -111,7 +124,7 @@ class Sampling(Body):
     mirostat: int | None = None
     mirostat_tau: float | None = None
     mirostat_eta: float | None = None
-    logit_bias: Bias = None
+    logit_bias: Bias | None = None
     seed: Seed = None
     samplers: str | list[str] | None = None
     dry_sequence_breakers: (
@@ -140,17 +153,9 @@ class Sampling(Body):
         return self.grammar is not None or self.json_schema is not None
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings for ``sampler_config``."""
-        names = set(Sampling.model_fields) - {"grammar", "json_schema", "ignore_eos", "n_keep"}
-        settings = self.model_dump(include=names, exclude_none=True)
-        if isinstance(self.logit_bias, list):
-            settings["logit_bias"] = {token: _bias(value) for token, value in self.logit_bias}
-        return settings
-
-
-def _bias(value: float | bool) -> float:
-    """Return a bias; llama-server writes ``false`` to ban a token."""
-    return float("-inf") if value is False else float(value)
+        """Return the settings for ``sampler_config``, but for ``logit_bias``."""
+        others = {"grammar", "json_schema", "ignore_eos", "n_keep", "logit_bias"}
+        return self.model_dump(include=set(Sampling.model_fields) - others, exclude_none=True)
 
 
 class StreamOptions(Body):
@@ -159,19 +164,32 @@ class StreamOptions(Body):
     include_usage: bool = False
 
 
-class CompletionBody(Sampling):
+class Streaming(Sampling):
+    """How answers are streamed."""
+
+    stream: bool = False
+    timings_per_token: bool = False
+    return_progress: bool = False
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether the stream says how much of the prompt is computed."""
+        return self.stream and self.return_progress
+
+
+class CompletionBody(Streaming):
     """``/v1/completions``."""
 
     prompt: Prompts = ""
     model: ModelName = None
     suffix: str | None = None
-    max_tokens: int | None = 16
-    n: int = Field(1, ge=1, le=MAX_CHOICES)
+    max_tokens: int | None = Field(
+        16, validation_alias=AliasChoices("max_tokens", "max_completion_tokens", "n_predict")
+    )
+    n: int = Field(1, ge=1, le=MAX_CHOICES, validation_alias=_CHOICES)
     best_of: int | None = None
     stop: Stop = None
-    stream: bool = False
     stream_options: StreamOptions | None = None
-    timings_per_token: bool = False
     echo: bool = False
     logprobs: int | None = Field(None, ge=0, le=20)
     response_format: dict[str, Any] | None = None
@@ -199,18 +217,18 @@ class ChatMessage(Body):
     content: str | list[dict[str, Any]] | None = None
 
 
-class ChatBody(Sampling):
+class ChatBody(Streaming):
     """``/v1/chat/completions``."""
+
+    REFUSED = unsupported.CHAT
 
     messages: list[ChatMessage] = Field(min_length=1)
     model: ModelName = None
-    max_tokens: int | None = None
+    max_tokens: int | None = Field(None, validation_alias=AliasChoices("max_tokens", "n_predict"))
     max_completion_tokens: int | None = None
-    n: int = Field(1, ge=1, le=MAX_CHOICES)
+    n: int = Field(1, ge=1, le=MAX_CHOICES, validation_alias=_CHOICES)
     stop: Stop = None
-    stream: bool = False
     stream_options: StreamOptions | None = None
-    timings_per_token: bool = False
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: dict[str, Any] | None = None
@@ -223,15 +241,40 @@ class ChatBody(Sampling):
     function_call: str | dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_format: Literal["none", "auto", "deepseek"] = "auto"
-    reasoning_effort: str | None = None
+    reasoning_effort: Effort = None
     parse_special: bool = False
     """Read control tokens in the texts of users and tools."""
+
+    @model_validator(mode="after")
+    def _check_logprobs(self) -> ChatBody:
+        check_top_logprobs(self.top_logprobs, self.logprobs)
+        return self
+
+    @property
+    def has_legacy_tools(self) -> bool:
+        """Whether tools are written in OpenAI's old form, ``functions``."""
+        return self.functions is not None or self.function_call not in (None, "none", "auto")
+
+    @property
+    def call_form(self) -> CallForm:
+        """How calls are written in the answer: in the form of the request's tools."""
+        return "function_call" if self.has_legacy_tools else "tool_calls"
 
     @property
     def has_grammar(self) -> bool:
         """Whether the request needs a grammar."""
         fields = (self.response_format, self.tools, self.functions)
         return super().has_grammar or any(field is not None for field in fields)
+
+
+def check_top_logprobs(n_top: int | None, has_logprobs: bool | None) -> None:
+    """Refuse alternatives of tokens whose log probabilities are not wanted.
+
+    Raises:
+        ValueError: Such are asked for.
+    """
+    if n_top and not has_logprobs:
+        raise ValueError(f"top_logprobs: expected `logprobs` beside it, found {n_top} without")
 
 
 class EmbeddingBody(Body):
@@ -243,18 +286,21 @@ class EmbeddingBody(Body):
     encoding_format: Literal["float", "base64"] = "float"
 
 
-class NativeBody(Sampling):
+class NativeBody(Streaming):
     """llama-server's ``/completion``."""
 
+    REFUSED = unsupported.NATIVE
+
     prompt: Prompts = ""
-    n_predict: int = Field(-1, validation_alias=AliasChoices("n_predict", "max_tokens"))
+    n_predict: int = Field(
+        -1, validation_alias=AliasChoices("n_predict", "max_completion_tokens", "max_tokens")
+    )
+    n: int = Field(1, ge=1, le=MAX_CHOICES, validation_alias=_CHOICES)
     stop: Stop = None
-    stream: bool = False
-    n_probs: int = Field(0, ge=0, le=20)
+    n_probs: int = Field(0, ge=0, le=20, validation_alias=AliasChoices("n_probs", "logprobs"))
     post_sampling_probs: bool = False
     return_tokens: bool = False
     response_fields: list[str] = Field(default_factory=list, max_length=MAX_FIELDS)
-    timings_per_token: bool = False
     t_max_predict_ms: int = 0
     id_slot: int = Field(-1, ge=-1)
     cache_prompt: bool = True

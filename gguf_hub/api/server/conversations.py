@@ -17,8 +17,9 @@ from gguf_hub.api.server.flow import while_connected
 from gguf_hub.api.server.replies import Events, Framing, Json
 from gguf_hub.api.server.service import Service
 from gguf_hub.api.server.stream import Stream
+from gguf_hub.errors import UsageError
 from gguf_hub.run.generation import Generation, TextDelta
-from gguf_hub.run.generation.chat import ChatPlan, encode_chat, modern_tools, plan_chat
+from gguf_hub.run.generation.chat import ChatPlan, Tool, encode_chat, modern_tools, plan_chat
 from gguf_hub.run.generation.logits_sampler import TokenLogprob
 from gguf_hub.run.generation.parts import Part, ReasoningDelta
 from gguf_hub.run.generation.stops import stop_list
@@ -180,16 +181,13 @@ def _prepare(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Generatio
 
 
 def _plan(service: Service, body: ChatBody) -> ChatPlan:
-    tools, choice = body.tools, body.tool_choice
-    if body.functions is not None:
-        converted, choice = modern_tools(body.functions, body.function_call)
-        tools = [dict(tool) for tool in converted or ()]
+    tools, choice = _tools(body)
     return plan_chat(
         service.chat_format,
         [message.model_dump(exclude_unset=True) for message in body.messages],
         tools=tools,
         tool_choice=choice,
-        parallel_tool_calls=body.parallel_tool_calls,
+        parallel_tool_calls=body.parallel_tool_calls and not body.has_legacy_tools,
         response_format=body.response_format,
         json_schema=body.json_schema,
         add_generation_prompt=body.add_generation_prompt,
@@ -199,6 +197,25 @@ def _plan(service: Service, body: ChatBody) -> ChatPlan:
         splits_reasoning=body.reasoning_format != "none",
         grammar=body.grammar,
     )
+
+
+def _tools(body: ChatBody) -> tuple[Sequence[Tool], Any]:
+    """Return the tools of a request, and which must be called.
+
+    Raises:
+        UsageError: There are both forms of them, or none where one must be called.
+    """
+    tools: Sequence[Tool] = body.tools or ()
+    choice, field = body.tool_choice, "tool_choice"
+    if body.has_legacy_tools:
+        if tools:
+            raise UsageError("expected `tools` or `functions`, found both")
+        functions, choice = modern_tools(body.functions, body.function_call)
+        tools, field = functions or (), "function_call"
+    if not tools and choice not in (None, "none", "auto"):
+        raise UsageError(f"{field}: expected a tool to call, found no tools",
+                         hint="send them as `tools`, or leave it out")  # fmt: skip
+    return tools, choice
 
 
 def _encode(service: Service, plan: ChatPlan) -> list[int]:

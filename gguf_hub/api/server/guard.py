@@ -12,6 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gguf_hub.api.server.addresses import ANY, AllowedHosts, AllowedOrigins
 from gguf_hub.api.server.api_keys import ApiKeys
 from gguf_hub.api.server.replies import Json, error
+from gguf_hub.api.server.targets import in_origin_form
+from gguf_hub.api.server.unpacking import ENCODINGS, Unpacker
 
 OPEN_PATHS = ("/health", "/v1/health", "/", "/page/")
 """Paths without a key: the page itself has no data; a path that ends with ``/`` is a folder."""
@@ -19,7 +21,7 @@ OPEN_PATHS = ("/health", "/v1/health", "/", "/page/")
 MAX_VALUES = 300_000
 """Most commas of a body: twice the tokens of the longest contexts; as many are read in 40 ms."""
 
-_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # they do no work, but for
+_SAFE_METHODS = ("GET", "OPTIONS")  # they do no work, but for
 _MAY_LOAD = ("/slots", "/props", "/lora-adapters")  # which may load a model among several
 
 
@@ -66,6 +68,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = in_origin_form(scope)
 
         async def counting(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -81,8 +84,9 @@ class Guard:
                 await self._drain(receive)
             await refusal(scope, receive, counting)
             return
-        _declare_json(scope)
-        await self._limited(scope, receive, counting)
+        unpacker = Unpacker(self._max_body_bytes) if _encoding(headers) else None
+        _describe_body(scope)
+        await self._limited(scope, receive, counting, unpacker)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Json | None:
         """Return the reply to a request that is not allowed, or None."""
@@ -91,17 +95,23 @@ class Guard:
             or self._wrong_origin(scope, headers)
             or self._wrong_key(scope, headers)
             or self._wrong_type(scope, headers)
+            or self._wrong_encoding(scope, headers)
             or self._wrong_length(scope, headers)
         )
 
-    async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; refuse a body once it has too many bytes or values."""
+    async def _limited(
+        self, scope: Scope, receive: Receive, send: Send, unpacker: Unpacker | None
+    ) -> None:
+        """Pass a request on; refuse a body once it has too many bytes or values, unpacked."""
         size_bytes = n_values = 0
 
         async def counted() -> Message:
             nonlocal size_bytes, n_values
             message = await receive()
             body = message.get("body", b"")
+            if unpacker is not None and message["type"] == "http.request":
+                body = unpacker.feed(body, is_last=not message.get("more_body", False))
+                message = {**message, "body": body}
             size_bytes += len(body)
             n_values += body.count(b",")
             if n_values > MAX_VALUES:  # reading them would hold up all other requests
@@ -187,6 +197,21 @@ class Guard:
             return error(scope["path"], 415, text)
         return None
 
+    def _wrong_encoding(self, scope: Scope, headers: Headers) -> Json | None:
+        encoding = _encoding(headers)
+        if not encoding or encoding in ENCODINGS:
+            return None
+        reply = error(scope["path"], 415, f"Content-Encoding: expected gzip or none, found "
+                      f"`{encoding:.40}`")  # fmt: skip
+        reply.headers["Accept-Encoding"] = ENCODINGS[0]
+        return reply
+
+
+def _encoding(headers: Headers) -> str:
+    """Return how a body is compressed; empty for none."""
+    encoding = headers.get("content-encoding", "").strip().lower()
+    return "" if encoding == "identity" else encoding
+
 
 def _content_type(headers: Headers) -> str:
     return headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -196,8 +221,15 @@ def _is_json(kind: str) -> bool:
     return kind == "application/json" or kind.endswith("+json")
 
 
-def _declare_json(scope: Scope) -> None:
-    """Say of a body that it is JSON: every one here is, as in llama-server."""
-    if scope["method"] == "POST" and not _is_json(_content_type(Headers(scope=scope))):
-        others = [header for header in scope["headers"] if header[0] != b"content-type"]
-        scope["headers"] = [*others, (b"content-type", b"application/json")]
+def _describe_body(scope: Scope) -> None:
+    """Say of a body that it is JSON, as every one here is and in llama-server, and not packed."""
+    headers = Headers(scope=scope)
+    left_out, added = set[bytes](), []
+    if _encoding(headers):
+        left_out |= {b"content-encoding", b"content-length"}
+    if scope["method"] == "POST" and not _is_json(_content_type(headers)):
+        left_out.add(b"content-type")
+        added = [(b"content-type", b"application/json")]
+    if left_out:
+        others = [header for header in scope["headers"] if header[0] not in left_out]
+        scope["headers"] = [*others, *added]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gguf_hub.run.generation import Generation
+from gguf_hub.api.server.slots import PromptProgress
+from gguf_hub.run.generation import Generation, TextDelta
 from gguf_hub.run.generation.answers import Answer, usage
 
 
@@ -32,6 +33,15 @@ def timings_of(generation: Generation) -> Answer:
         **_pace("predicted", n_generated, timings.generate_s),
         **(drafts if timings.n_drafted else {}),
     }
+
+
+def progress_of(delta: TextDelta) -> Answer:
+    """Return the field that says how much of a prompt is computed, if a delta does."""
+    if not isinstance(delta, PromptProgress):
+        return {}
+    return {"prompt_progress": {"total": delta.n_total, "cache": delta.n_cached,
+                                "processed": delta.n_processed,
+                                "time_ms": int(delta.seconds * 1000)}}  # fmt: skip
 
 
 def _pace(name: str, n_tokens: int, seconds: float) -> Answer:

@@ -21,11 +21,12 @@ from gguf_hub.api.server.bodies import (
 )
 from gguf_hub.api.server.conversations import render_chat
 from gguf_hub.api.server.flow import while_connected
-from gguf_hub.api.server.measures import timings_of
+from gguf_hub.api.server.measures import progress_of, timings_of
 from gguf_hub.api.server.metrics import metrics_text
 from gguf_hub.api.server.openai_routes import embedded_texts, prompts_of
 from gguf_hub.api.server.replies import LLAMA_SERVER, Events, Json
 from gguf_hub.api.server.service import Service
+from gguf_hub.api.server.slots import PromptProgress
 from gguf_hub.api.server.stream import Stream
 from gguf_hub.errors import UsageError
 from gguf_hub.run.generation import Generation, TextDelta
@@ -163,9 +164,11 @@ async def _complete(
     generations = []
     for tokens in prompts:  # one at a time, so that other requests get their turn
         work = service.pool_of(body).run(_prepare, service, body, tokens)
-        generations.append(await while_connected(request, work))
+        generations += await while_connected(request, work)
     slot = None if body.id_slot < 0 else body.id_slot
-    stream = service.start(generations, is_buffered=not body.stream, slot=slot)
+    stream = service.start(
+        generations, is_buffered=not body.stream, slot=slot, shows_progress=body.shows_progress
+    )
     if body.stream:
         return Events(_native_chunks(service, body, stream), stream.cancel, LLAMA_SERVER)
     deltas = await while_connected(request, stream.all())
@@ -213,13 +216,20 @@ def _chosen(answer: dict[str, Any], paths: Sequence[str]) -> dict[str, Any]:
     return chosen
 
 
-def _prepare(service: Service, body: NativeBody, tokens: Callable[[], Sequence[int]]) -> Generation:
-    return service.prepare(
-        tokens(), body, max_tokens=body.n_predict, stops=stop_list(body.stop),
-        n_top=body.n_probs or None, schema=body.json_schema,
-        is_after_sampling=body.post_sampling_probs,
-        max_s=body.t_max_predict_ms / 1000 if body.t_max_predict_ms > 0 else None,
-    )  # fmt: skip
+def _prepare(
+    service: Service, body: NativeBody, tokens: Callable[[], Sequence[int]]
+) -> list[Generation]:
+    """Return the texts of a prompt."""
+    ids = tokens()
+    return [
+        service.prepare(
+            ids, body, max_tokens=body.n_predict, stops=stop_list(body.stop),
+            n_top=body.n_probs or None, schema=body.json_schema, choice=choice,
+            is_after_sampling=body.post_sampling_probs,
+            max_s=body.t_max_predict_ms / 1000 if body.t_max_predict_ms > 0 else None,
+        )
+        for choice in range(body.n)
+    ]  # fmt: skip
 
 
 async def _native_chunks(
@@ -228,7 +238,7 @@ async def _native_chunks(
     async for batch in stream.batches():
         chunks = []
         for index, delta in batch:
-            if delta.text:
+            if delta.text or isinstance(delta, PromptProgress):
                 chunks.append(_chunk(service, body, stream, index, delta))
             if delta.finish_reason is not None:
                 # tokens without a text of their own, such as those of a stop text
@@ -244,13 +254,15 @@ def _chunk(
 ) -> dict[str, Any]:
     timings = {"timings": timings_of(stream.generations[index])} if body.timings_per_token else {}
     return {"index": index, "content": delta.text, "tokens": list(delta.token_ids), "stop": False,
-            **timings, **_probabilities(service, body, delta.logprobs)}  # fmt: skip
+            **progress_of(delta), **timings,
+            **_probabilities(service, body, delta.logprobs)}  # fmt: skip
 
 
 def _final_fields(
     service: Service, body: NativeBody, stream: Stream, index: int, reason: str
 ) -> dict[str, Any]:
-    generation = stream.generations[index]
+    generation, decode = stream.generations[index], service.tokenizer.decode
+    prompt = generation.request.prompt
     stop_type = (
         "limit" if reason == "length" else "word" if generation.stop_text is not None else "eos"
     )
@@ -260,7 +272,9 @@ def _final_fields(
         "id_slot": stream.sequences[index].used_slot,
         "generation_settings": _settings(service, body, generation),
         "tokens_predicted": generation.n_generated,
-        "tokens_evaluated": len(generation.request.prompt),
+        "tokens_evaluated": len(prompt),
+        "prompt": decode(prompt, special=True),
+        "has_new_line": "\n" in decode(generation.tokens[len(prompt) :]),
         "tokens_cached": generation.timings.n_cached,
         "truncated": generation.n_shifts > 0,
         "stop_type": stop_type,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -20,7 +20,7 @@ from gguf_hub.api.server.bodies import (
 )
 from gguf_hub.api.server.conversations import count_tokens, prepare_chat
 from gguf_hub.api.server.flow import while_connected
-from gguf_hub.api.server.measures import timings_of, usage_of
+from gguf_hub.api.server.measures import progress_of, timings_of, usage_of
 from gguf_hub.api.server.replies import Events, Json, error
 from gguf_hub.api.server.service import ModelInfo, Service
 from gguf_hub.api.server.stream import Stream
@@ -29,8 +29,10 @@ from gguf_hub.run.generation import Generation, TextDelta
 from gguf_hub.run.generation.answers import (
     Answer,
     Head,
+    chat_choice,
     chat_logprobs,
     embeddings,
+    text_choice,
     warned,
 )
 from gguf_hub.run.generation.chat import ChatPlan, schema_of
@@ -93,7 +95,9 @@ async def completions(body: CompletionBody, request: Request) -> Response:
                          warnings=generation.request.warnings)
         for i, generation in enumerate(generations)
     ]  # fmt: skip
-    stream = service.start(generations, is_buffered=not body.stream)
+    stream = service.start(
+        generations, is_buffered=not body.stream, shows_progress=body.shows_progress
+    )
     if body.stream:
         return Events(_completion_chunks(body, head, stream, completions), stream.cancel)
     deltas = await while_connected(request, stream.all())
@@ -149,10 +153,18 @@ async def _completion_chunks(
         yield [
             {**chunk, **_timings(body, stream.generations[i])}
             for i, delta in batch
-            for chunk in completions[i].chunks(delta)
+            for chunk in _text_chunks(head, completions[i], i, delta)
         ]
     if body.stream_options and body.stream_options.include_usage:
         yield [head.text([], **_final(stream.generations, body.n))]
+
+
+def _text_chunks(
+    head: Head, completion: CompletionStream, index: int, delta: TextDelta
+) -> Iterable[Answer]:
+    if progress := progress_of(delta):
+        return [{**head.text([text_choice("", index=index)]), **progress}]
+    return completion.chunks(delta)
 
 
 # -- conversations --------------------------------------------------------------------------------
@@ -165,7 +177,9 @@ async def chat_completions(body: ChatBody, request: Request) -> Response:
     service: Service = request.app.state.service
     plan, generations = await prepare_chat(service, body, request)
     head = Head(body.model or service.model_info.name)
-    stream = service.start(generations, is_buffered=not body.stream)
+    stream = service.start(
+        generations, is_buffered=not body.stream, shows_progress=body.shows_progress
+    )
     if body.stream:
         return Events(_chat_chunks(service, body, head, plan, stream), stream.cancel)
     deltas = await while_connected(request, stream.all())
@@ -189,7 +203,7 @@ def _chat_choice(
     text, token_logprobs, reason = gather(deltas)
     logprobs = chat_logprobs(token_logprobs, service.tokenizer) if body.logprobs else None
     return chat_answer_choice(head, plan, text, reason, index=i, logprobs=logprobs,
-                              has_legacy_call=body.functions is not None)  # fmt: skip
+                              call_form=body.call_form)  # fmt: skip
 
 
 async def _chat_chunks(
@@ -197,17 +211,25 @@ async def _chat_chunks(
 ) -> AsyncIterator[list[Answer]]:
     streams = [
         ChatStream(head, service.tokenizer, plan, has_logprobs=bool(body.logprobs), index=i,
-                 has_legacy_call=body.functions is not None, warnings=generation.request.warnings)
+                 call_form=body.call_form, warnings=generation.request.warnings)
         for i, generation in enumerate(stream.generations)
     ]  # fmt: skip
     async for batch in stream.batches():
         yield [
             {**chunk, **_timings(body, stream.generations[i])}
             for i, delta in batch
-            for chunk in streams[i].chunks(delta)
+            for chunk in _message_chunks(head, streams[i], i, delta)
         ]
     if body.stream_options and body.stream_options.include_usage:
         yield [head.chat_chunk([], **_final(stream.generations, body.n))]
+
+
+def _message_chunks(
+    head: Head, stream: ChatStream, index: int, delta: TextDelta
+) -> Iterable[Answer]:
+    if progress := progress_of(delta):
+        return [{**head.chat_chunk([chat_choice("delta", {}, index=index)]), **progress}]
+    return stream.chunks(delta)
 
 
 # -- embeddings -----------------------------------------------------------------------------------

@@ -221,8 +221,10 @@ class Scheduler:
             with suppress(CacheLostError):  # then the prompt is computed
                 self._model.copy_cache(best, slot.index, shared[best])
                 slot.engine.adopt(prompt[: shared[best]])
-        self.counts.cached_tokens += slot.engine.n_known(sequence.generation)
-        slot.sequence, sequence.used_slot = sequence, slot.index
+        n_cached = slot.engine.n_known(sequence.generation)
+        self.counts.cached_tokens += n_cached
+        slot.sequence = sequence
+        sequence.begin_prompt(slot.index, n_cached)
 
     def _free(self, slot: Slot) -> None:
         slot.sequence = None
@@ -237,6 +239,7 @@ class Scheduler:
         delta = slot.engine.step(sequence.generation)
         self.counts.prompt_tokens += slot.engine.n_cached - n_before
         self.counts.prompt_s += time.perf_counter() - start_time
+        sequence.show_progress()
         if delta is not None:
             self._emit(slot, sequence, delta)
 
@@ -295,6 +298,7 @@ class Scheduler:
         assert sequence is not None
         if part is not None:
             delta = slot.engine.accept_part(sequence.generation, part, logits, start_time, chosen)
+            sequence.show_progress()
             if delta is None:
                 return
         else:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_hub.api.server.biases import token_biases
 from gguf_hub.api.server.bodies import Sampling
 from gguf_hub.api.server.flow import settle
 from gguf_hub.api.server.scheduler import Scheduler
@@ -172,6 +173,8 @@ class Service:
             raise self._too_long(len(tokens))
         tokens = self._check_tokens(tokens)
         settings = {**self._defaults, **body.settings()}
+        if body.logit_bias is not None:
+            settings["logit_bias"] = token_biases(body.logit_bias, self.tokenizer)
         if (seed := settings.get("seed")) is not None and seed >= 0:
             settings["seed"] = (seed + choice) % 2**32
         elif seed is not None:
@@ -311,6 +314,7 @@ class Service:
         *,
         is_buffered: bool = False,
         slot: int | None = None,
+        shows_progress: bool = False,
     ) -> Stream:
         """Start generations, all or none; return the stream of their deltas.
 
@@ -318,6 +322,7 @@ class Service:
             generations: The texts of one request.
             is_buffered: Hand deltas over at the end of each text only.
             slot: Wait for this slot; None for whichever is best.
+            shows_progress: Hand over how much of each prompt is computed, too.
 
         Raises:
             BusyError: Too many are waiting.
@@ -326,7 +331,10 @@ class Service:
         if slot is not None and slot >= self.model_info.n_slots:
             n_slots = self.model_info.n_slots
             raise UsageError(f"id_slot: expected [0, {n_slots - 1}] or -1 for any, found {slot}")
-        stream = Stream(generations, self._outbox, is_buffered=is_buffered, slot=slot)
+        stream = Stream(
+            generations, self._outbox, is_buffered=is_buffered, slot=slot,
+            shows_progress=shows_progress,
+        )  # fmt: skip
         self.worker.submit(*stream.sequences)
         return stream
 

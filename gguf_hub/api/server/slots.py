@@ -68,6 +68,23 @@ class PipelinedModel(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class PromptProgress(TextDelta):
+    """A delta without text that says how much of the prompt is computed.
+
+    Attributes:
+        n_total: Tokens of the prompt.
+        n_cached: Those that the cache already held.
+        n_processed: Those that it holds by now.
+        seconds: For those that were computed.
+    """
+
+    n_total: int = 0
+    n_cached: int = 0
+    n_processed: int = 0
+    seconds: float = 0.0
+
+
 @dataclass(eq=False)
 class TokenSequence:
     """One text to generate.
@@ -79,6 +96,7 @@ class TokenSequence:
         slot: Number of the slot that it waits for; None for any.
         used_slot: Number of the one that it got; -1 for none.
         start_time: Of ``time.perf_counter``; the oldest prompt is computed first.
+        shows_progress: Whether to emit ``PromptProgress``.
     """
 
     generation: Generation
@@ -88,6 +106,24 @@ class TokenSequence:
     used_slot: int = -1
     is_cancelled: bool = False
     start_time: float = field(default_factory=time.perf_counter)
+    shows_progress: bool = False
+    _n_shown: int = -1  # tokens of the prompt that were computed when it was shown last
+
+    def begin_prompt(self, slot: int, n_cached: int) -> None:
+        """Note the slot that it got, whose cache holds the first tokens of the prompt."""
+        self.used_slot = slot
+        self.generation.timings.n_cached = n_cached
+        self.show_progress()
+
+    def show_progress(self) -> None:
+        """Emit how much of the prompt is computed, if that is wanted and has changed."""
+        timings, n_total = self.generation.timings, len(self.generation.request.prompt)
+        if self.shows_progress and timings.n_prompt != self._n_shown:
+            self._n_shown = timings.n_prompt
+            # after a GPU has failed, tokens are computed again
+            n_processed = min(timings.n_cached + timings.n_prompt, n_total)
+            n_cached, seconds = timings.n_cached, timings.prompt_s
+            self.emit(PromptProgress("", (), None, (), n_total, n_cached, n_processed, seconds))
 
     def cancel(self) -> None:
         """Stop before the next token and free the slot."""

@@ -51,6 +51,7 @@ class Stream:
         outbox: Hands the deltas over.
         is_buffered: Hand deltas over at the end of each text only.
         slot: The slot that they wait for; None for any.
+        shows_progress: Whether there are deltas of ``PromptProgress``, too.
 
     Attributes:
         loop: The event loop of the reader.
@@ -64,6 +65,7 @@ class Stream:
         *,
         is_buffered: bool = False,
         slot: int | None = None,
+        shows_progress: bool = False,
     ) -> None:
         self.generations = list(generations)
         self.loop = asyncio.get_running_loop()
@@ -74,7 +76,7 @@ class Stream:
         self._has_received = asyncio.Event()
         callbacks = [partial(self._put, i) for i in range(len(generations))]
         self.sequences = [
-            TokenSequence(generation, callback, callback, slot)
+            TokenSequence(generation, callback, callback, slot, shows_progress=shows_progress)
             for generation, callback in zip(self.generations, callbacks, strict=True)
         ]
 

@@ -30,6 +30,12 @@ from gguf_hub.run.tokenizer import LITERAL, Tokenizer
 
 Tool = Mapping[str, Any]
 
+_NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
+_SAYING_NOTHING = frozenset(
+    ("type", "properties", "required", "title", "description", "$schema", "$id", "$comment")
+)
+"""Keywords that give an object without properties no keys."""
+
 _END_MARK = "@@end@@"
 _FOREIGN = ("user", "tool", "function")
 """Roles whose texts come from outside."""
@@ -315,6 +321,11 @@ def schema_of(
     given = [schema for schema in (*schemas, json_schema) if schema is not None]
     if len(given) > 1:
         raise UsageError(f"expected one JSON schema, found {len(given)}")
+    if not given and kind == "json_schema":
+        raise UsageError(
+            "response_format: expected a schema under `json_schema.schema`, found none",
+            hint='write `{"type": "json_object"}` for any object',
+        )
     schema = given[0] if given and given[0] != {} else JSON_OBJECT
     return schema, inner.get("strict") is True
 
@@ -385,7 +396,14 @@ def _free_strict(functions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _parameters(function: Mapping[str, Any]) -> Any:
-    return function.get("parameters") or JSON_OBJECT
+    """Return the schema of a function's arguments.
+
+    Without parameters, or with an object of none and nothing beside it that allows any, a function
+    has no arguments, whereas such an object as the schema of an answer may have any keys.
+    """
+    parameters = function.get("parameters") or {"properties": {}}
+    is_empty = isinstance(parameters, Mapping) and parameters.get("properties") == {}
+    return _NO_ARGUMENTS if is_empty and parameters.keys() <= _SAYING_NOTHING else parameters
 
 
 def _calls_schema(functions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

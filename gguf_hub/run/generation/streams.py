@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from gguf_hub.run.generation.answers import (
     Answer,
@@ -20,6 +20,9 @@ from gguf_hub.run.generation.logits_sampler import TokenLogprob
 from gguf_hub.run.generation.parts import CallDelta, Part, ReasoningDelta
 from gguf_hub.run.generation.tool_calls import split_answer
 from gguf_hub.run.tokenizer import Tokenizer
+
+CallForm = Literal["tool_calls", "function_call", "both"]
+"""OpenAI's form of calls, its older one of a single call, or both, as llama-cpp-python has them."""
 
 
 class CompletionStream:
@@ -107,7 +110,7 @@ class ChatStream:
         plan: The conversation; the arguments of a required call are streamed.
         has_logprobs: Whether chunks carry log probabilities.
         index: Number of this choice.
-        has_legacy_call: Whether to repeat calls under their old name, ``function_call``.
+        call_form: How calls are written.
         warnings: For the last chunk.
     """
 
@@ -119,12 +122,12 @@ class ChatStream:
         *,
         has_logprobs: bool = False,
         index: int = 0,
-        has_legacy_call: bool = False,
+        call_form: CallForm = "tool_calls",
         warnings: Iterable[str] = (),
     ) -> None:
         self._head, self._tokenizer, self._index = head, tokenizer, index
         self._warned = warned(warnings)
-        self._has_logprobs, self._has_legacy_call = has_logprobs, has_legacy_call
+        self._has_logprobs, self._call_form = has_logprobs, call_form
         self._parser = plan.parser()
         self._has_begun = False
         self._named_calls: set[int] = set()
@@ -146,7 +149,7 @@ class ChatStream:
         if logprobs is not None:  # of text that is held back
             yield self._chunk({}, logprobs=logprobs)
         if delta.finish_reason is not None:
-            reason = self._parser.finish_reason(delta.finish_reason)
+            reason = _reason(self._parser.finish_reason(delta.finish_reason), self._call_form)
             yield {**self._chunk({}, finish_reason=reason), **self._warned}
 
     def _message_delta(self, part: Part) -> Answer:
@@ -165,10 +168,9 @@ class ChatStream:
             function = {"name": call.name, **function}
             part["id"] = call_id(self._head, call.name, call.index, self._index)
         part["function"] = function
-        delta: Answer = {"tool_calls": [part]}
-        if self._has_legacy_call and call.index == 0:
-            delta["function_call"] = function
-        return delta
+        has_old = self._call_form != "tool_calls" and call.index == 0
+        old: Answer = {"function_call": function} if has_old else {}
+        return old if self._call_form == "function_call" else {"tool_calls": [part], **old}
 
     def _chunk(self, delta: Answer, **fields: Any) -> Answer:
         return self._head.chat_chunk([chat_choice("delta", delta, index=self._index, **fields)])
@@ -182,7 +184,7 @@ def chat_answer_choice(
     *,
     index: int = 0,
     logprobs: Answer | None = None,
-    has_legacy_call: bool = False,
+    call_form: CallForm = "tool_calls",
 ) -> Answer:
     """Return the complete answer of a conversation as one choice."""
     parser = plan.parser()
@@ -190,9 +192,9 @@ def chat_answer_choice(
     message: Answer = {"role": "assistant", "content": content or (None if calls else "")}
     if reasoning:
         message["reasoning_content"] = reasoning
-    if calls:
-        if has_legacy_call:
-            message["function_call"] = {"name": calls[0].name, "arguments": calls[0].arguments}
+    if calls and call_form != "tool_calls":
+        message["function_call"] = {"name": calls[0].name, "arguments": calls[0].arguments}
+    if calls and call_form != "function_call":
         message["tool_calls"] = [
             {
                 "id": call_id(head, call.name, i, index),
@@ -201,8 +203,12 @@ def chat_answer_choice(
             }
             for i, call in enumerate(calls)
         ]
-    return chat_choice("message", message, index=index, logprobs=logprobs,
-                       finish_reason=parser.finish_reason(finish_reason))  # fmt: skip
+    reason = _reason(parser.finish_reason(finish_reason), call_form)
+    return chat_choice("message", message, index=index, logprobs=logprobs, finish_reason=reason)
+
+
+def _reason(reason: str, call_form: CallForm) -> str:
+    return call_form if reason == "tool_calls" and call_form == "function_call" else reason
 
 
 def call_id(head: Head, name: str, i: int, choice: int = 0) -> str:

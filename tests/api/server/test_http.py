@@ -136,7 +136,7 @@ def test_metrics_count(server: Running) -> None:
         ("/v1/completions", {"prompt": "x", "n": 99}, "n: "),
         ("/v1/completions", {"prompt": "x", "n_keep": -7}, "n_keep: "),
         ("/v1/completions", {"prompt": "x", "grammar": "root ::= ("}, "line 1"),
-        ("/v1/completions", {"prompt": "x", "logit_bias": {"a": 1}}, "logit_bias"),
+        ("/v1/completions", {"prompt": "x", "logit_bias": {"a": "b"}}, "logit_bias"),
         ("/v1/completions", {"prompt": "x", "logit_bias": {"9999": 1}}, "logit_bias"),
         ("/v1/completions", {"prompt": "word " * 300}, "fewer than the context of 256"),
         ("/v1/chat/completions", {"messages": []}, "messages: "),

@@ -6,6 +6,7 @@ import json
 import math
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -162,6 +163,118 @@ def test_timings_stand_in_every_chunk_on_demand(server: Running, path: str) -> N
     counts = [chunk["timings"]["predicted_n"] for chunk in timed]
     assert counts == sorted(counts)
     assert counts[-1] == 8
+
+
+def test_an_answer_has_the_prompt_and_says_whether_it_has_a_line_end(server: Running) -> None:
+    for text, has_line_end in (("a b", False), ("a\nb", True)):
+        body = {"prompt": ["Once", 407], "grammar": saying(text)}
+        whole = post(server, "/completion", **body)
+        last = chunks(server, **body)[-1]
+        for answer in (whole, last):
+            assert answer["has_new_line"] is has_line_end
+            assert answer["prompt"] == "<s> Once upon"
+
+
+def test_several_texts_of_a_prompt_have_seeds_of_their_own(server: Running) -> None:
+    body = {"prompt": ["Once", "Tom"], "n_predict": 6, "temperature": 3, "top_k": 0, "seed": 5}
+    answers = post(server, "/completion", **body, n_cmpl=2)
+    assert [answer["index"] for answer in answers] == [0, 1, 2, 3]
+    assert [answer["prompt"] for answer in answers] == ["<s> Once"] * 2 + ["<s> Tom"] * 2
+    assert len({answer["content"] for answer in answers}) == 4
+    assert [a["content"] for a in post(server, "/completion", **body, n=2)] == [
+        answer["content"] for answer in answers
+    ]
+    chat = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "n_cmpl": 3}
+    assert len(post(server, "/v1/chat/completions", **chat)["choices"]) == 3
+    text = {"prompt": "Once", "max_tokens": 1, "n_cmpl": 3}
+    assert len(post(server, "/v1/completions", **text)["choices"]) == 3
+
+
+@pytest.mark.parametrize("name", ["n_predict", "max_tokens", "max_completion_tokens"])
+def test_a_limit_has_one_meaning_under_each_of_its_names(server: Running, name: str) -> None:
+    chat = {"messages": [{"role": "user", "content": "Hi"}]}
+    for path, body in (("/v1/chat/completions", chat), ("/v1/completions", {"prompt": "Once"})):
+        answer = post(server, path, **body, temperature=0, **{name: 3})
+        assert answer["usage"]["completion_tokens"] == 3
+    answer = post(server, "/completion", prompt="Once", temperature=0, **{name: 3})
+    assert answer["tokens_predicted"] == 3
+
+
+def test_probabilities_are_asked_for_by_openais_name_too(server: Running) -> None:
+    entries = post(server, "/completion", **GREEDY, logprobs=3)["completion_probabilities"]
+    assert [len(entry["top_logprobs"]) for entry in entries] == [3] * 8
+
+
+@pytest.mark.parametrize(
+    ("bias", "expected"),
+    [
+        ([[" the", 1.5]], {"the": 1.5}),
+        ({" the": 1.5}, {"the": 1.5}),
+        ([[" the", False]], {"the": False}),
+        ([[" the", 1.5], [" the", 1]], {"the": 2.5}),
+        ([["5", 1.5]], {"5": 1.5}),  # in a list a text is one, whatever it holds
+    ],
+    ids=str,
+)
+def test_a_bias_of_a_text_is_that_of_its_tokens(
+    server: Running, bias: Any, expected: dict[str, Any]
+) -> None:
+    ((text, value),) = expected.items()
+    ids = post(server, "/tokenize", content=text if text == "5" else f" {text}")["tokens"]
+    settings = post(server, "/completion", **GREEDY, logit_bias=bias)["generation_settings"]
+    assert settings["logit_bias"] == [{"token": i, "bias": value} for i in dict.fromkeys(ids)]
+
+
+def test_a_text_that_is_banned_is_not_written(server: Running) -> None:
+    plain = post(server, "/completion", **GREEDY)["content"]
+    word = plain.split()[0]
+    for path, field in (("/completion", "n_predict"), ("/v1/completions", "max_tokens")):
+        body = {"prompt": "Once", "temperature": 0, field: 8, "logit_bias": [[f" {word}", False]]}
+        answer = post(server, path, **body)
+        text = answer["content"] if field == "n_predict" else answer["choices"][0]["text"]
+        assert not text.startswith(f" {word}")
+    many = [[f"w{i}", 1] for i in range(1025)]
+    refused = post(server, "/completion", 400, **GREEDY, logit_bias=many)["error"]["message"]
+    assert "logit_bias: expected at most 1,024 texts" in refused
+
+
+# -- progress of the prompt -----------------------------------------------------------------------
+
+LONG = "Once upon a time there was a little girl and she had a dog"
+
+
+@pytest.mark.parametrize("path", ["/completion", "/v1/completions", "/v1/chat/completions"])
+def test_a_stream_says_how_much_of_the_prompt_is_computed(
+    serve: Callable[..., Running], path: str
+) -> None:
+    server = serve(n_batch=8)
+    body = {"prompt": LONG, "messages": [{"role": "user", "content": LONG}], "max_tokens": 3,
+            "temperature": 0}  # fmt: skip
+    plain = chunks(server, path, **body, cache_prompt=False)
+    found = chunks(serve(n_batch=8), path, **body, return_progress=True)
+    shown = [chunk["prompt_progress"] for chunk in found if "prompt_progress" in chunk]
+    assert [chunk for chunk in found[: len(shown)] if "prompt_progress" not in chunk] == []
+    n_total = shown[0]["total"]
+    assert [each["processed"] for each in shown] == [*range(0, n_total, 8), n_total]
+    assert {each["cache"] for each in shown} == {0}
+    times = [each["time_ms"] for each in shown]
+    assert times == sorted(times) and times[0] == 0
+    if path == "/completion":
+        rest = [chunk["content"] for chunk in found[len(shown) :]]
+        assert rest == [chunk["content"] for chunk in plain]
+    else:
+        assert [c["choices"] for c in found[len(shown) :]] == [c["choices"] for c in plain]
+    again = chunks(server, path, **body, return_progress=True)[0]["prompt_progress"]
+    assert again["processed"] == again["cache"] == n_total - 1
+
+
+def test_progress_is_shown_for_each_of_several_texts_and_in_streams_alone(server: Running) -> None:
+    body = {"prompt": [LONG, "Tom"], "n_predict": 2, "return_progress": True}
+    found = [chunk for chunk in chunks(server, **body) if "prompt_progress" in chunk]
+    for index in (0, 1):
+        shown = [chunk["prompt_progress"] for chunk in found if chunk["index"] == index]
+        assert shown[-1]["processed"] == shown[-1]["total"] > shown[0]["processed"]
+    assert all("prompt_progress" not in answer for answer in post(server, "/completion", **body))
 
 
 @pytest.mark.parametrize(

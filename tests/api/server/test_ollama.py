@@ -397,3 +397,16 @@ def test_ollamas_client_calls_tools(client: Any) -> None:
     result = {"role": "tool", "tool_name": "tell", "content": "told"}
     messages = [*USER, answer.message, result]
     assert client.chat(**{**CHAT, "messages": messages}).done
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2])
+def test_durations_can_be_divided_by(
+    server: Running, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.perf_counter", lambda: 7.0)  # a clock that does not see so little
+    body = {"model": "stories", "prompt": "Once", "raw": True, "stream": False,
+            "options": {"num_predict": limit}}  # fmt: skip
+    answer = post(server, "/api/generate", **body)
+    assert answer["eval_count"] == limit
+    assert answer["prompt_eval_duration"] >= 1
+    assert answer["eval_duration"] == min(limit, 1)

@@ -186,3 +186,42 @@ def test_openais_client_gets_our_errors_as_its_own(client: Any) -> None:
         client.completions.create(model="stories", prompt="x", top_p=3)
     with pytest.raises(openai.BadRequestError, match="fewer than the context of 256"):
         client.completions.create(model="stories", prompt=[1] * 300)
+
+
+# -- OpenAI's old form of tools -------------------------------------------------------------------
+
+FUNCTION = {"name": "tell", "parameters": {"type": "object", "properties": {}}}
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{"function_call": {"name": "tell"}},
+     {"grammar": "root ::= " + json.dumps('{"name": "tell", "arguments": {}}' * 2)}],
+    ids=["forced", "free"],
+)  # fmt: skip
+def test_functions_are_called_in_their_old_form_alone(
+    server: Running, choice: dict[str, Any]
+) -> None:
+    body = {"messages": USER, "functions": [FUNCTION], "max_tokens": 80, **choice}
+    (answer,) = post(server, "/v1/chat/completions", **body)["choices"]
+    assert answer["message"].keys() == {"role", "content", "function_call"}
+    called = answer["message"]["function_call"]
+    assert (called["name"], json.loads(called["arguments"])) == ("tell", {})
+    assert answer["finish_reason"] == "function_call"
+    found = [chunk["choices"][0] for chunk in events(server, "/v1/chat/completions", body)]
+    deltas = [choice["delta"] for choice in found]
+    assert not any("tool_calls" in delta for delta in deltas)
+    calls = [delta["function_call"] for delta in deltas if "function_call" in delta]
+    assert [call["name"] for call in calls if "name" in call] == ["tell"]
+    assert json.loads("".join(call["arguments"] for call in calls)) == {}
+    assert found[-1]["finish_reason"] == "function_call"
+
+
+def test_a_tool_without_parameters_gets_no_arguments(server: Running) -> None:
+    body = {"messages": USER, "max_tokens": 80, "temperature": 2, "top_k": 0,
+            "tools": [{"type": "function", "function": FUNCTION}],
+            "tool_choice": "required"}  # fmt: skip
+    for seed in range(4):
+        (answer,) = post(server, "/v1/chat/completions", **body, seed=seed)["choices"]
+        (call,) = answer["message"]["tool_calls"]
+        assert json.loads(call["function"]["arguments"]) == {}

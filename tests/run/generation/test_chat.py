@@ -149,7 +149,12 @@ COUNT = {
 
 
 def test_references_in_parameters_mean_the_tools_own_document() -> None:
-    tools = [tool("go", CITY), tool("a/b~c%", COUNT), tool("go", COUNT), tool("free")]
+    tools = [
+        tool("go", CITY),
+        tool("a/b~c%", COUNT),
+        tool("go", COUNT),
+        tool("free", {"type": "object"}),
+    ]
     grammar = Grammar.from_schema(plan(tools=tools, tool_choice="required").schema)
     for name, arguments, expected in [
         ("go", {"to": "x", "via": "y"}, True),
@@ -168,12 +173,43 @@ def test_references_in_parameters_mean_the_tools_own_document() -> None:
         assert grammar.accepts(text) == expected, text
 
 
-@pytest.mark.parametrize("properties", [None, {}], ids=["none", "empty"])
-def test_a_tool_without_parameters_takes_any(properties: Any) -> None:
-    given = {} if properties is None else {"properties": properties}
-    for parameters in (None, {"type": "object", **given}, given):
-        schema = plan(tools=[tool("a", parameters)], tool_choice="required").schema
-        assert Grammar.from_schema(schema).accepts('{"x": {"y": [1]}, "z": null}')
+EMPTY = {"type": "object", "properties": {}}
+
+
+@pytest.mark.parametrize("n_tools", [1, 2])
+@pytest.mark.parametrize(
+    "parameters",
+    [None, {}, {"properties": {}}, EMPTY, {**EMPTY, "required": [], "title": "x"},
+     {**EMPTY, "additionalProperties": False}],
+    ids=str,
+)  # fmt: skip
+def test_a_tool_without_parameters_has_no_arguments(parameters: Any, n_tools: int) -> None:
+    tools = [tool("a", parameters), tool("b", CITY)][:n_tools]
+    grammar = Grammar.from_schema(plan(tools=tools, tool_choice="required").schema)
+    for arguments, expected in ({}, True), ({"x": 1}, False):
+        call = arguments if n_tools == 1 else {"name": "a", "arguments": arguments}
+        assert grammar.accepts(json.dumps(call)) == expected
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"type": "object"}, {**EMPTY, "additionalProperties": True}, {**EMPTY, "minProperties": 1}],
+    ids=str,
+)  # fmt: skip
+def test_a_tool_that_allows_any_arguments_has_them(parameters: Any) -> None:
+    schema = plan(tools=[tool("a", parameters)], tool_choice="required").schema
+    assert Grammar.from_schema(schema).accepts('{"x": {"y": [1]}, "z": null}')
+
+
+def test_an_answer_of_an_object_without_properties_has_any() -> None:
+    schema = plan(response_format=answer_format(schema=EMPTY)).schema
+    assert Grammar.from_schema(schema).accepts('{"x": 1}')
+
+
+def test_a_form_of_an_answer_without_its_schema_is_refused() -> None:
+    for form in ({"type": "json_schema"}, answer_format(name="x"), answer_format(schema=None)):
+        with pytest.raises(UsageError, match=r"expected a schema under `json_schema\.schema`"):
+            plan(response_format=form)
 
 
 def answer_format(**inner: Any) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from gguf_hub.api.server.bodies import Body, Sampling, Stop
+from gguf_hub.api.server import unsupported
+from gguf_hub.api.server.bodies import Body, Effort, Sampling, Stop
 
 
 class TextBlock(Body):
@@ -120,12 +121,14 @@ class OutputFormat(Body):
 class OutputConfig(Body):
     """How to answer."""
 
-    effort: str | None = None
+    effort: Effort = None
     format: OutputFormat | None = None
 
 
 class CountBody(Body):
     """``/v1/messages/count_tokens``."""
+
+    REFUSED = unsupported.COUNTED_MESSAGES
 
     messages: list[Turn] = Field(min_length=1)
     model: str | None = Field(None, max_length=1024)
@@ -139,6 +142,8 @@ class CountBody(Body):
 
 class MessagesBody(CountBody, Sampling):
     """``/v1/messages``; the settings that are not Anthropic's are llama-server's."""
+
+    REFUSED = unsupported.MESSAGES
 
     max_tokens: int = Field(ge=0)
     stop_sequences: Stop = None

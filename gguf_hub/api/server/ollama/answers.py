@@ -101,9 +101,9 @@ class OllamaBuilder:
             "total_duration": _ns(time.perf_counter() - self._start_time),
             "load_duration": 0,
             "prompt_eval_count": len(generation.request.prompt),
-            "prompt_eval_duration": _ns(timings.prompt_s),
+            "prompt_eval_duration": _ns(timings.prompt_s, len(generation.request.prompt)),
             "eval_count": generation.n_generated,
-            "eval_duration": _ns(timings.generate_s),
+            "eval_duration": _ns(timings.generate_s, generation.n_generated),
             **warned(self._warnings),
         }
         calls = self._whole_calls()
@@ -143,5 +143,6 @@ class OllamaBuilder:
         return calls
 
 
-def _ns(seconds: float) -> int:
-    return int(seconds * 1e9)
+def _ns(seconds: float, n_tokens: int = 0) -> int:
+    """Return nanoseconds, at least one where there are tokens: clients divide by them."""
+    return max(int(seconds * 1e9), 1 if n_tokens else 0)

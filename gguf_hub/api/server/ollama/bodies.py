@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
-from gguf_hub.api.server.bodies import Body, Sampling, Stop
+from gguf_hub.api.server.bodies import Body, Sampling, Stop, check_top_logprobs
+from gguf_hub.api.server.durations import duration_s
+from gguf_hub.errors import UsageError
 
 
 def _refuse_images(images: list[Any]) -> list[Any]:
@@ -18,7 +20,17 @@ def _refuse_images(images: list[Any]) -> list[Any]:
 Images = Annotated[list[Any], AfterValidator(_refuse_images)]
 Think = bool | Literal["none", "low", "medium", "high", "max"] | None
 Format = Literal["", "json"] | dict[str, Any] | None
-Duration = str | float | None
+
+
+def _check_duration(value: str | float) -> str | float:
+    try:
+        duration_s(value)
+    except UsageError as exc:
+        raise ValueError(str(exc)) from exc
+    return value
+
+
+Duration = Literal[""] | Annotated[str | float, AfterValidator(_check_duration)] | None
 
 
 class Options(Sampling):
@@ -56,7 +68,12 @@ class AnswerBody(ModelBody):
     @property
     def unloads(self) -> bool:
         """Whether to unload the model, which this server never does."""
-        return self.keep_alive in (0, "0", "0s", "0m", "0h")
+        return self.keep_alive not in (None, "") and duration_s(self.keep_alive) == 0
+
+    @model_validator(mode="after")
+    def _check_logprobs(self) -> AnswerBody:
+        check_top_logprobs(self.top_logprobs, self.logprobs)
+        return self
 
 
 class GenerateBody(AnswerBody):

@@ -126,14 +126,12 @@ def _loaded(body: AnswerBody, name: str, chunk: dict[str, Any]) -> Response:
 # -- the model ------------------------------------------------------------------------------------
 
 
-@router.head("/version", include_in_schema=False)
 @router.get("/version")
 async def version(request: Request) -> Response:
     """Return the version of Ollama whose interface this is."""
     return Json({"version": VERSION})
 
 
-@router.head("/tags", include_in_schema=False)
 @router.get("/tags")
 async def tags(request: Request) -> Response:
     """List the one model."""
@@ -242,7 +240,7 @@ async def upload(request: Request, digest: str) -> Response:
     return await manage(request)
 
 
-@router.head("/blobs/{digest}", include_in_schema=False)
+@router.get("/blobs/{digest}", include_in_schema=False)  # asked by HEAD
 async def blob(request: Request) -> Response:
     """Report that there is no such blob."""
     return Response(status_code=404)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gguf_hub.api.server.bodies import Body, ModelName, Sampling
+from gguf_hub.api.server.bodies import Body, Effort, ModelName, Sampling
 
 
 class TextFormat(Body):
@@ -28,7 +28,7 @@ class TextBody(Body):
 class Reasoning(Body):
     """Whether to reason, and how much."""
 
-    effort: str | None = None
+    effort: Effort = None
     summary: str | None = None
 
 

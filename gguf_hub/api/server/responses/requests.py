@@ -157,8 +157,6 @@ def _tools(body: InputBody) -> tuple[list[Item], Any]:
             choice = {"type": "function", "function": {"name": name}}
         elif kind != "allowed_tools":
             raise UsageError(f"tool_choice: expected a function with a name, found {choice!r:.60}")
-    if not tools and choice not in (None, "none", "auto"):
-        raise UsageError(f"tool_choice: no function to call for {body.tool_choice!r:.60}")
     keys = ("name", "description", "parameters", "strict")
     functions = [{key: tool[key] for key in keys if tool.get(key) is not None} for tool in tools]
     return [{"type": "function", "function": function} for function in functions], choice

@@ -24,8 +24,7 @@ from gguf_hub.errors import GgufHubError, UsageError
 
 router = APIRouter(prefix="/api", tags=["Ollama"])
 router.add_api_route("/version", single.version, methods=["GET"])
-router.add_api_route("/version", single.version, methods=["HEAD"], include_in_schema=False)
-router.add_api_route("/blobs/{digest}", single.blob, methods=["HEAD"], include_in_schema=False)
+router.add_api_route("/blobs/{digest}", single.blob, methods=["GET"], include_in_schema=False)
 
 
 # -- answers --------------------------------------------------------------------------------------
@@ -54,7 +53,6 @@ def _required(name: str) -> str:
 # -- the models -----------------------------------------------------------------------------------
 
 
-@router.head("/tags", include_in_schema=False)
 @router.get("/tags")
 async def tags(request: Request) -> Response:
     """List the models; those whose files cannot be read are left out."""

@@ -374,3 +374,16 @@ def test_a_list_says_how_each_model_fits(start: Start, files: list[Path]) -> Non
     assert quants["Q4_K_M"]["meta"]["size"] > 10**10
     assert quants["Q4_K_M"]["fit"]["ram_bytes"] > 10**10
     assert router.fleet.loaded == []
+
+
+def test_heads_are_answered_by_the_router_and_by_models(start: Start, files: Files) -> None:
+    router = start(files)
+    for path in ("/health", "/v1/models", "/models", "/v1/models/b", "/props", "/api/tags"):
+        assert router.http.head(path).status_code == 200, path
+    assert router.http.head("/v1/models/other").status_code == 404
+    assert router.started == []
+    assert router.http.head("/slots?model=b").status_code == 200
+    assert router.started == ["b"]
+    events = router.http.head("/models/sse")  # whose body has no end
+    assert events.headers["content-type"].startswith("text/event-stream")
+    assert router.http.head("/models/load").status_code == 405
