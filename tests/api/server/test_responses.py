@@ -263,7 +263,7 @@ def test_the_store_keeps_the_newest_within_its_bounds() -> None:
         ({"text": {"format": {"type": "xml"}}}, "text.format.type: "),
         ({"tools": [TOOL], "tool_choice": {"type": "web_search"}}, "tool_choice: "),
         ({"tool_choice": "required"}, "tool_choice: expected a tool to call, found no tools"),
-        ({"tools": [{"type": "function"}]}, "expected a function with a name"),
+        ({"tools": [{"type": "function"}]}, "tools.0.name: expected text, found null"),
         ({"tools": [{**TOOL, "parameters": 7}], "tool_choice": "required"}, ""),
         ({"previous_response_id": "resp_1"}, "no response `resp_1`"),
         ({"input": "word " * 1000}, "fewer than the context"),
