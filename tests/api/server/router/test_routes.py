@@ -268,6 +268,7 @@ def test_a_stored_response_is_found_in_whichever_process_has_it(start: Start, fi
     router.ask("b")
     assert router.http.get("/v1/responses/resp_a").json() == {"id": "a"}
     assert router.http.get("/v1/responses/resp_b").json() == {"id": "b"}
+    assert router.http.get("/v1/responses/resp_b/input_items").json() == {"id": "b"}
     reply = router.http.get("/v1/responses/resp_c")
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
     assert router.started == ["a", "b"]
