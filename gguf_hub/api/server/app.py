@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -27,6 +28,7 @@ from gguf_hub.api.server.guard import Access, Guard
 from gguf_hub.api.server.heads import HeadAsGet
 from gguf_hub.api.server.ollama import routes as ollama_routes
 from gguf_hub.api.server.ollama.names import ModelNames, NoModelError
+from gguf_hub.api.server.problems import problems_of
 from gguf_hub.api.server.replies import error, reply_to_error
 from gguf_hub.api.server.responses import routes as responses_routes
 from gguf_hub.api.server.responses.store import NoResponseError, ResponseStore
@@ -153,20 +155,19 @@ def _add_page(app: FastAPI) -> None:
 
 
 async def _reply_to_invalid_body(request: Request, exc: Exception) -> Response:
-    """Report what is wrong with a body, without repeating its content."""
+    """Report what is wrong with a body, or with the query."""
     assert isinstance(exc, (RequestValidationError, ValidationError))
-    n_outer = 1 if isinstance(exc, RequestValidationError) else 0  # "body"
-    problems = []
-    for problem in exc.errors()[:5]:
-        location = ".".join(str(part) for part in problem["loc"][n_outer:])
-        text = str(problem["msg"]).removeprefix("Value error, ")
-        if problem["type"] == "json_invalid":
-            problems.append(f"the body is not JSON at character {location}")
-        elif not location and problem["type"] == "missing":
-            problems.append("the body is empty: expected a JSON object")
-        else:
-            problems.append(f"{location}: {text}" if location else text)
-    return error(request.url.path, 400, "; ".join(problems))
+    errors: Sequence[Any] = exc.errors()
+    if isinstance(exc, ValidationError):  # of a translated body, whose keys are not the client's
+        return error(request.url.path, 400, "; ".join(problems_of(errors, None)))
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        text = f"the body is not JSON at character {first['loc'][-1]}"
+    elif first["type"] == "missing" and first["loc"] == ("body",):
+        text = "the body is empty: expected a JSON object"
+    else:
+        text = "; ".join(problems_of(errors, exc.body, n_outer=1))  # "body" or "query"
+    return error(request.url.path, 400, text)
 
 
 async def _reply_to_http_error(request: Request, exc: Exception) -> Response:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
+from gguf_hub.api.server.lists import Items
+from gguf_hub.api.server.problems import kind_of
 from gguf_hub.errors import UsageError
 from gguf_hub.run.tokenizer import Tokenizer
 
-Bias = dict[str, float | bool] | list[tuple[int | str, float | bool]]
+Bias = dict[str, Any] | Items[tuple[int | str, Any]]
 """Token ids, or texts, and biases; ``false`` bans. Keys of an object that are numbers are ids."""
 
 MAX_TEXTS = 1024
 MAX_CHARACTERS = 2**14
+_LIMIT = 1e30  # so that neither a float nor a sum of them overflows
 _ID = re.compile(r"-?\d+", re.ASCII)
 
 
@@ -24,16 +28,29 @@ def token_biases(biases: Bias, tokenizer: Tokenizer) -> dict[int, float]:
     Source: llama.cpp, tools/server/README.md, ``logit_bias``.
 
     Raises:
-        UsageError: There are too many texts.
+        UsageError: There are too many texts, or a bias is none.
     """
-    pairs = biases if isinstance(biases, list) else [(_key(k), v) for k, v in biases.items()]
-    _check_texts([key for key, _ in pairs if isinstance(key, str)])
+    given: list[tuple[int | str, Any, str]] = (
+        [(key, value, f"{i}.1") for i, (key, value) in enumerate(biases)]
+        if isinstance(biases, list)
+        else [(_key(key), value, key[:60]) for key, value in biases.items()]
+    )
+    _check_texts([key for key, _, _ in given if isinstance(key, str)])
     found: dict[int, float] = {}
-    for key, value in pairs:
-        bias = float("-inf") if value is False else float(value)
+    for key, value, place in given:
+        bias = _bias(value, place)
         for token_id in _tokens(key, tokenizer):
             found[token_id] = found.get(token_id, 0.0) + bias
     return found
+
+
+def _bias(value: Any, place: str) -> float:
+    if value is False:
+        return float("-inf")
+    if isinstance(value, (int, float)) and value is not True and abs(value) < _LIMIT:
+        return float(value)
+    raise UsageError(f"logit_bias.{place}: expected a number, or false for a ban, found "
+                     f"{kind_of(value)}")  # fmt: skip
 
 
 def _key(key: str) -> int | str:

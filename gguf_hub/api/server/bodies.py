@@ -21,6 +21,7 @@ from pydantic import (
 
 from gguf_hub.api.server import unsupported
 from gguf_hub.api.server.biases import Bias
+from gguf_hub.api.server.lists import Items
 from gguf_hub.run.generation.streams import CallForm
 
 MAX_CHOICES = 8
@@ -41,11 +42,11 @@ def _limit_stops(stop: list[str]) -> list[str]:
 
 
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
-TokenPrompt = list[TokenId] | list[TokenId | str]
+TokenPrompt = Items[TokenId] | Items[TokenId | str]
 """Token ids, and texts that may stand among them."""
-Prompts = str | TokenPrompt | list[str | TokenPrompt]
+Prompts = str | TokenPrompt | Items[str | TokenPrompt]
 """One prompt or several: a list without ids on its first level is one of prompts."""
-Stop = str | Annotated[list[str], AfterValidator(_limit_stops)] | None
+Stop = str | Annotated[Items[str], AfterValidator(_limit_stops)] | None
 Seed = Annotated[int, Field(ge=-(2**63), le=2**64 - 1)] | None
 ModelName = Annotated[str, Field(max_length=1024)] | None  # repeated in every chunk of a stream
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
@@ -126,9 +127,9 @@ class Sampling(Body):
     mirostat_eta: float | None = None
     logit_bias: Bias | None = None
     seed: Seed = None
-    samplers: str | list[str] | None = None
+    samplers: str | Items[str] | None = None
     dry_sequence_breakers: (
-        Annotated[list[str], Field(min_length=1, max_length=MAX_BREAKERS)] | None
+        Annotated[Items[str], Field(min_length=1, max_length=MAX_BREAKERS)] | None
     ) = None
     grammar: str | None = None
     json_schema: Any = None
@@ -214,7 +215,7 @@ class ChatMessage(Body):
     model_config = ConfigDict(extra="allow")
 
     role: str
-    content: str | list[dict[str, Any]] | None = None
+    content: str | Items[dict[str, Any]] | None = None
 
 
 class ChatBody(Streaming):
@@ -222,7 +223,7 @@ class ChatBody(Streaming):
 
     REFUSED = unsupported.CHAT
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: Items[ChatMessage] = Field(min_length=1)
     model: ModelName = None
     max_tokens: int | None = Field(None, validation_alias=AliasChoices("max_tokens", "n_predict"))
     max_completion_tokens: int | None = None
@@ -232,12 +233,12 @@ class ChatBody(Streaming):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: dict[str, Any] | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: Items[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool = True
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
-    functions: list[dict[str, Any]] | None = None
+    functions: Items[dict[str, Any]] | None = None
     function_call: str | dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     reasoning_format: Literal["none", "auto", "deepseek"] = "auto"
@@ -300,7 +301,7 @@ class NativeBody(Streaming):
     n_probs: int = Field(0, ge=0, le=20, validation_alias=AliasChoices("n_probs", "logprobs"))
     post_sampling_probs: bool = False
     return_tokens: bool = False
-    response_fields: list[str] = Field(default_factory=list, max_length=MAX_FIELDS)
+    response_fields: Items[str] = Field(default_factory=list, max_length=MAX_FIELDS)
     t_max_predict_ms: int = 0
     id_slot: int = Field(-1, ge=-1)
     cache_prompt: bool = True
@@ -316,10 +317,12 @@ class InfillExtra(Body):
 class InfillBody(NativeBody):
     """llama-server's ``/infill``."""
 
+    REFUSED = unsupported.INFILL
+
     prompt: str = ""
     input_prefix: str = ""
     input_suffix: str = ""
-    input_extra: list[InfillExtra] = []
+    input_extra: Items[InfillExtra] = []
 
 
 class NativeEmbeddingBody(Body):
@@ -341,4 +344,4 @@ class TokenizeBody(Body):
 class DetokenizeBody(Body):
     """llama-server's ``/detokenize``."""
 
-    tokens: list[TokenId] = []
+    tokens: Items[TokenId] = []

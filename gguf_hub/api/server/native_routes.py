@@ -123,6 +123,9 @@ async def completion(body: NativeBody, request: Request) -> Response:
 async def infill(body: InfillBody, request: Request) -> Response:
     """Fill in a text between a prefix and a suffix, under llama-server's interface."""
     service: Service = request.app.state.service
+    if not service.model_info.can_infill:
+        raise UsageError("/infill: this model's vocabulary has no tokens for filling in the middle",
+                         hint="serve a model that was trained to fill in")  # fmt: skip
     extra = "".join(f"\n\n--- snippet ---\n\n{each.text}" for each in body.input_extra)
     tokens = partial(_infill_tokens, service, body, f"{extra}{body.input_prefix}")
     return await _complete(service, body, [tokens], request)

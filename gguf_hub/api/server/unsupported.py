@@ -65,9 +65,16 @@ CHAT: Fields = {
 NATIVE: Fields = {
     **GENERATION,
     "response_format": Unsupported("write `json_schema` here", ({"type": "text"},)),
-    "suffix": Unsupported("write `input_suffix` and `input_prefix` to /infill"),
+    "suffix": Unsupported("send `input_prefix` and `input_suffix` to /infill"),
 }
-"""llama-server's ``/completion`` and ``/infill``."""
+"""llama-server's ``/completion``."""
+
+INFILL: Fields = {
+    **NATIVE,
+    "prefix": Unsupported("write `input_prefix`"),
+    "suffix": Unsupported("write `input_suffix`"),
+}
+"""llama-server's ``/infill``."""
 
 COUNTED_MESSAGES: Fields = {"mcp_servers": CHAT["mcp_servers"]}
 MESSAGES: Fields = {**COUNTED_MESSAGES, **GENERATION}

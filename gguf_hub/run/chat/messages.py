@@ -101,9 +101,13 @@ def _text_of(content: Any, i: int) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     parts = content if isinstance(content, list) else [content]
-    for part in parts:
+    for n, part in enumerate(parts):
         if not isinstance(part, dict) or not isinstance(part.get("text"), str):
-            kind = part.get("type") if isinstance(part, dict) else part
+            kind = part.get("type", "text") if isinstance(part, dict) else part
+            if kind == "text":
+                found = _short(part.get("text"))
+                raise UsageError(f"message {i}: expected text as `text` of part {n} of its "
+                                 f"content, found {found}")  # fmt: skip
             raise UsageError(
                 f"message {i}: expected content of text, found {_short(kind)}",
                 hint="this version reads text only, no images or sounds",

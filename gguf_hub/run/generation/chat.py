@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 from urllib.parse import quote
 
@@ -131,7 +132,7 @@ def plan_chat(
         ChatTemplateError: The template refuses the conversation.
     """
     tools, tool_choice = _allowed_tools(tools or (), tool_choice)
-    functions = [] if tool_choice == "none" else [_function(tool) for tool in tools]
+    functions = [] if tool_choice == "none" else list(map(_function, tools, count()))
     template_tools = list(tools) if functions else None
     # templates expect the arguments of calls as data
     messages = [_with_call(message) for message in literal_messages(messages, control_texts)]
@@ -330,11 +331,11 @@ def schema_of(
     return schema, inner.get("strict") is True
 
 
-def _function(tool: Tool) -> Mapping[str, Any]:
+def _function(tool: Tool, i: int) -> Mapping[str, Any]:
     function = tool.get("function") if isinstance(tool, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise UsageError(
-            f"tools: expected a function with a name, found {tool!r}",
+            f"tools.{i}: expected a function with a name, found {tool!r:.60}",
             hint='write {"type": "function", "function": {"name": ..., "parameters": ...}}',
         )
     return function
@@ -351,7 +352,7 @@ def _allowed_tools(tools: Sequence[Tool], choice: Any) -> tuple[Sequence[Tool], 
         raise UsageError("tool_choice: expected `tools`, and `auto` or `required` as `mode`, "
                          f"found {choice!r:.60}")  # fmt: skip
     names = [_name_of(tool) for tool in allowed]
-    found = [tool for tool in tools if _function(tool)["name"] in names]
+    found = [tool for i, tool in enumerate(tools) if _function(tool, i)["name"] in names]
     if mode == "required" and not found:
         raise UsageError(f"tool_choice: none of the tools that are allowed is there: {names!r:.60}")
     return found, mode

@@ -167,7 +167,7 @@ def test_curl_sends_a_form_that_is_json(server: Running) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [("prompt=Once", "not JSON at character 0"), ('{"a": }', "not JSON at character 6"),
-     ("", "the body is empty"), ("[]", "dictionary")],
+     ("", "the body is empty"), ("[]", "expected an object, found a list")],
 )  # fmt: skip
 def test_a_body_that_is_no_json_object_is_named(server: Running, body: str, message: str) -> None:
     reply = server.http.post("/completion", content=body)

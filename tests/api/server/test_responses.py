@@ -263,7 +263,7 @@ def test_the_store_keeps_the_newest_within_its_bounds() -> None:
         ({"text": {"format": {"type": "xml"}}}, "text.format.type: "),
         ({"tools": [TOOL], "tool_choice": {"type": "web_search"}}, "tool_choice: "),
         ({"tool_choice": "required"}, "tool_choice: expected a tool to call, found no tools"),
-        ({"tools": [{"type": "function"}]}, "expected a function with a name"),
+        ({"tools": [{"type": "function"}]}, "tools.0.name: expected text, found null"),
         ({"tools": [{**TOOL, "parameters": 7}], "tool_choice": "required"}, ""),
         ({"previous_response_id": "resp_1"}, "no response `resp_1`"),
         ({"input": "word " * 1000}, "fewer than the context"),
@@ -327,6 +327,45 @@ def test_openais_client_creates_and_streams(client: Any) -> None:
     client.responses.delete(final.id)
     n_tokens = client.responses.input_tokens.count(model="any", input="Hi").input_tokens
     assert n_tokens == final.usage.input_tokens
+
+
+def test_what_a_response_answers_is_listed(server: Running, client: Any) -> None:
+    first = post(server, PATH, **GREEDY)
+    parts = [{"role": "user", "content": [{"type": "input_text", "text": "Go on"}]}]
+    body = {**GREEDY, "input": parts, "previous_response_id": first["id"]}
+    second = post(server, PATH, **body)
+    url = f"{PATH}/{second['id']}/input_items"
+    newest = server.http.get(url).json()
+    items = server.http.get(f"{url}?order=asc").json()["data"]
+    assert newest["data"] == items[::-1]
+    assert [item["role"] for item in items] == ["user", "assistant", "user"]
+    assert items[1]["id"] == first["output"][0]["id"]
+    texts = [item["content"][0] for item in items]
+    assert [part["text"] for part in texts] == ["Hi", text_of(first), "Go on"]
+    assert [part["type"] for part in texts] == ["input_text", "output_text", "input_text"]
+    assert (newest["first_id"], newest["last_id"]) == (items[2]["id"], items[0]["id"])
+    page = server.http.get(f"{url}?limit=2").json()
+    assert (page["data"], page["has_more"]) == (newest["data"][:2], True)
+    rest = server.http.get(f"{url}?limit=2&after={page['last_id']}").json()
+    assert (rest["data"], rest["has_more"]) == (newest["data"][2:], False)
+    listed = list(client.responses.input_items.list(second["id"], limit=1, order="asc"))
+    assert [item.id for item in listed] == [item["id"] for item in items]
+
+
+def test_lists_of_what_is_not_there_are_refused(server: Running) -> None:
+    response = post(server, PATH, **GREEDY)
+    url = f"{PATH}/{response['id']}/input_items"
+    for query, message in (("limit=0", "limit: "), ("order=up", "order: "), ("after=x", "after: ")):
+        reply = server.http.get(f"{url}?{query}")
+        assert (reply.status_code, reply.json()["error"]["message"][: len(message)]) == (
+            400,
+            message,
+        )
+    ended = post(server, f"{PATH}/{response['id']}/cancel", 400)["error"]["message"]
+    assert "has ended" in ended
+    for method, path in (("GET", "input_items"), ("POST", "cancel")):
+        reply = server.http.request(method, f"{PATH}/resp_none/{path}")
+        assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
 
 
 def test_openais_client_parses_and_calls(client: Any) -> None:

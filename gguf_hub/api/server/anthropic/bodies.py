@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from gguf_hub.api.server import unsupported
 from gguf_hub.api.server.bodies import Body, Effort, Sampling, Stop
+from gguf_hub.api.server.lists import Items
 
 
 class TextBlock(Body):
@@ -43,8 +44,10 @@ def _read_blocks(content: Any) -> Any:
     """Read a text as the one block that it stands for; name what cannot be read."""
     if isinstance(content, str):
         return [{"type": "text", "text": content}]
+    if not isinstance(content, list):
+        raise ValueError("expected text or a list of blocks")
     known = ("text", "thinking", "redacted_thinking", "tool_use", "tool_result")
-    for i, block in enumerate(content if isinstance(content, list) else ()):
+    for i, block in enumerate(content):
         kind = block.get("type") if isinstance(block, dict) else None
         if isinstance(kind, str) and kind not in known:
             raise ValueError(f"block {i}: `{kind}` is not read: this server reads text and the "
@@ -52,7 +55,7 @@ def _read_blocks(content: Any) -> Any:
     return content
 
 
-Texts = Annotated[list[TextBlock], BeforeValidator(_read_blocks)]
+Texts = Annotated[Items[TextBlock], BeforeValidator(_read_blocks)]
 
 
 class ToolResultBlock(Body):
@@ -74,7 +77,7 @@ class Turn(Body):
     """One turn."""
 
     role: Literal["user", "assistant", "system"]
-    content: Annotated[list[Block], BeforeValidator(_read_blocks)]
+    content: Annotated[Items[Block], BeforeValidator(_read_blocks)]
 
 
 class ToolBody(Body):
@@ -130,10 +133,10 @@ class CountBody(Body):
 
     REFUSED = unsupported.COUNTED_MESSAGES
 
-    messages: list[Turn] = Field(min_length=1)
+    messages: Items[Turn] = Field(min_length=1)
     model: str | None = Field(None, max_length=1024)
     system: Texts = Field(default_factory=list)
-    tools: Annotated[list[ToolBody], BeforeValidator(_read_tools)] = Field(default_factory=list)
+    tools: Annotated[Items[ToolBody], BeforeValidator(_read_tools)] = Field(default_factory=list)
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
     output_config: OutputConfig | None = None

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from gguf_hub.api.server.bodies import Body, Sampling, Stop, check_top_logprobs
 from gguf_hub.api.server.durations import duration_s
+from gguf_hub.api.server.lists import Items
 from gguf_hub.errors import UsageError
 
 
@@ -83,7 +84,7 @@ class GenerateBody(AnswerBody):
     suffix: str = ""
     system: str = ""
     template: str = ""
-    context: list[int] = Field(default_factory=list)
+    context: Items[int] = Field(default_factory=list)
     raw: bool = False
     images: Images = Field(default_factory=list)
 
@@ -109,7 +110,7 @@ class ChatTurn(Body):
     content: str = ""
     thinking: str | None = None
     images: Images = Field(default_factory=list)
-    tool_calls: list[ToolCall] = Field(default_factory=list)
+    tool_calls: Items[ToolCall] = Field(default_factory=list)
     tool_name: str | None = None
     tool_call_id: str | None = None
 
@@ -117,8 +118,8 @@ class ChatTurn(Body):
 class OllamaChatBody(AnswerBody):
     """``/api/chat``."""
 
-    messages: list[ChatTurn] = Field(default_factory=list)
-    tools: list[dict[str, Any]] = Field(default_factory=list)
+    messages: Items[ChatTurn] = Field(default_factory=list)
+    tools: Items[dict[str, Any]] = Field(default_factory=list)
 
 
 class ShowBody(ModelBody):
@@ -128,7 +129,7 @@ class ShowBody(ModelBody):
 class EmbedBody(ModelBody):
     """``/api/embed``."""
 
-    input: str | list[str] = Field(default_factory=list)
+    input: str | Items[str] = Field(default_factory=list)
     truncate: bool = True
     dimensions: int | None = None
 

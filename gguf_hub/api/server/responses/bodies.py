@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from gguf_hub.api.server.bodies import Body, Effort, ModelName, Sampling
+from gguf_hub.api.server.lists import Items
+
+MAX_METADATA = 16
 
 
 class TextFormat(Body):
@@ -35,11 +38,11 @@ class Reasoning(Body):
 class InputBody(Body):
     """``/v1/responses/input_tokens``."""
 
-    input: str | list[dict[str, Any]] = Field(default_factory=list)
+    input: str | Items[dict[str, Any]] = Field(default_factory=list)
     model: ModelName = None
     instructions: str | None = None
     previous_response_id: str | None = Field(None, max_length=200)
-    tools: list[dict[str, Any]] = Field(default_factory=list)
+    tools: Items[dict[str, Any]] = Field(default_factory=list)
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool = True
     text: TextBody | None = None
@@ -49,13 +52,20 @@ class InputBody(Body):
     prompt: Any = None
 
 
+def _limit(metadata: Any) -> Any:
+    """Refuse too many values before they are read."""
+    if isinstance(metadata, dict) and len(metadata) > MAX_METADATA:
+        raise ValueError(f"expected at most {MAX_METADATA} values, found {len(metadata):,}")
+    return metadata
+
+
 class ResponsesBody(InputBody, Sampling):
     """``/v1/responses``; the settings that are not OpenAI's are llama-server's."""
 
-    input: str | list[dict[str, Any]]
+    input: str | Items[dict[str, Any]]
     max_output_tokens: int | None = Field(None, ge=0)
-    include: list[str] = Field(default_factory=list)
-    metadata: dict[str, str] = Field(default_factory=dict, max_length=16)
+    include: Items[str] = Field(default_factory=list)
+    metadata: Annotated[dict[str, str], BeforeValidator(_limit)] = Field(default_factory=dict)
     store: bool = True
     stream: bool = False
     background: Literal[False] = False

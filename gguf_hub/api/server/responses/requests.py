@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -136,7 +137,7 @@ def _text(content: Any, place: str) -> str:
 def _string(item: Mapping[str, Any], key: str, place: str) -> str:
     value = item.get(key)
     if not isinstance(value, str):
-        raise UsageError(f"{place}.{key}: expected text, found {value!r:.60}")
+        raise UsageError(f"{place}.{key}: expected text, found {json.dumps(value):.60}")
     return value
 
 
@@ -150,6 +151,9 @@ def _is_function(tool: Mapping[str, Any]) -> bool:
 def _tools(body: InputBody) -> tuple[list[Item], Any]:
     """Return functions in the shape of chat completions, and which must be called."""
     tools = [tool for tool in body.tools if _is_function(tool)]
+    for i, tool in enumerate(body.tools):
+        if _is_function(tool):
+            _string(tool, "name", f"tools.{i}")
     choice = body.tool_choice
     if isinstance(choice, dict):
         kind, name = choice.get("type"), choice.get("name")

@@ -80,6 +80,16 @@ class ResponseStore:
         """
         return self._find(response_id).items
 
+    def input_of(self, response_id: str) -> list[Item]:
+        """Return the items that a response answers, as OpenAI lists them: each with an id.
+
+        Raises:
+            NoResponseError: It is not stored.
+        """
+        stored = self._find(response_id)
+        items = stored.items[: len(stored.items) - len(stored.response["output"])]
+        return [_listed(item, f"item_{i}_{response_id}") for i, item in enumerate(items)]
+
     def resolve(self, item: Item) -> Item:
         """Return an item, or the one that it refers to.
 
@@ -103,3 +113,14 @@ class ResponseStore:
                 "for newer ones", hint="send the whole conversation as `input`",
             )  # fmt: skip
         return stored
+
+
+def _listed(item: Item, item_id: str) -> Item:
+    """Return an item with what clients may have left out."""
+    given = {key: value for key, value in item.items() if value is not None}
+    listed: Item = {"type": "message", "id": item_id, "status": "completed", **given}
+    if isinstance(listed.get("content"), str):
+        kind = "output_text" if listed.get("role") == "assistant" else "input_text"
+        more: Item = {"annotations": []} if kind == "output_text" else {}
+        listed["content"] = [{"type": kind, "text": listed["content"], **more}]
+    return listed

@@ -231,8 +231,10 @@ async def metrics(request: Request, model: str = "") -> Response:
 
 @router.get("/v1/responses/{response_id}")
 @router.delete("/v1/responses/{response_id}")
+@router.get("/v1/responses/{response_id}/input_items")
+@router.post("/v1/responses/{response_id}/cancel")
 async def kept_response(response_id: str, request: Request) -> Response:
-    """Return or forget a response that the process of a model has stored."""
+    """Pass a request about a response on to the process of the model that has stored it."""
     reply = await router_of(request).ask_all(request)
     if reply is not None:
         return reply

@@ -43,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/v1/models":
             self._reply(200, {"data": [{"id": WANTED["name"], "meta": {"n_ctx": 7}}]})
         elif self.path.startswith("/v1/responses/"):
-            is_here = self.path.endswith(WANTED["name"])
+            is_here = self.path.split("/")[3].endswith(WANTED["name"])
             self._reply(200 if is_here else 404, {"id": WANTED["name"]})
         else:
             self._reply(200, {"path": self.path, "model": WANTED["name"], "pid": os.getpid()})

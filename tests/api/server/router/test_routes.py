@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -268,6 +270,7 @@ def test_a_stored_response_is_found_in_whichever_process_has_it(start: Start, fi
     router.ask("b")
     assert router.http.get("/v1/responses/resp_a").json() == {"id": "a"}
     assert router.http.get("/v1/responses/resp_b").json() == {"id": "b"}
+    assert router.http.get("/v1/responses/resp_b/input_items").json() == {"id": "b"}
     reply = router.http.get("/v1/responses/resp_c")
     assert (reply.status_code, reply.json()["error"]["code"]) == (404, "not_found")
     assert router.started == ["a", "b"]
@@ -387,3 +390,16 @@ def test_heads_are_answered_by_the_router_and_by_models(start: Start, files: Fil
     events = router.http.head("/models/sse")  # whose body has no end
     assert events.headers["content-type"].startswith("text/event-stream")
     assert router.http.head("/models/load").status_code == 405
+
+
+def test_a_packed_body_and_a_target_with_a_host_reach_the_model(start: Start, files: Files) -> None:
+    router = start(files)
+    body = gzip.compress(json.dumps({"model": "b", "prompt": "x"}).encode())
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = router.http.post("/completion", content=body, headers=headers)
+    assert answer.json()["model"] == "b"
+    host, port = router.url.removeprefix("http://").split(":")
+    head = "GET http://localhost/slots?model=b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with socket.create_connection((host, int(port))) as client, client.makefile("rb") as reply:
+        client.sendall(head.encode())
+        assert b'"path": "/slots?model=b"' in reply.read()
