@@ -6,13 +6,13 @@ import contextlib
 import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
+from gguf_hub.api.llama import signatures
 from gguf_hub.api.llama.base import LlamaBase
 from gguf_hub.api.llama.cache import BaseLlamaCache
 from gguf_hub.api.llama.parts import LlamaValueError
-from gguf_hub.api.llama.signatures import CHAT, COMPLETION, CONSTRUCTOR, like
+from gguf_hub.api.llama.signatures import like
 from gguf_hub.errors import CacheLostError, GgufHubError, UsageError
 from gguf_hub.run.chat import ChatFormat
 from gguf_hub.run.generation import Generation, GenerationRequest
@@ -23,20 +23,12 @@ from gguf_hub.run.generation.marks import mark_ids
 from gguf_hub.run.generation.stops import stop_list
 from gguf_hub.run.generation.streams import ChatStream, CompletionStream, chat_answer_choice, gather
 from gguf_hub.run.model.token_ids import check_token_ids
-from gguf_hub.run.sampler import SamplerConfig
 from gguf_hub.run.tokenizer import encode_infill
-
-SAMPLING = frozenset(
-    {field.name for field in fields(SamplerConfig)}
-    - {"seed", "temp", "mirostat", "dry_sequence_breakers"}
-    | {"temperature", "mirostat_mode", "tfs_z", "logits_processor", "grammar"}
-)
-"""Sampling options of a call."""
 
 CHAT_TEMPERATURE = 0.2
 """llama-cpp-python's default for conversations; it is 0.8 for completions."""
 
-_CHAT_DEFAULTS = {name: p.default for name, p in list(CHAT.parameters.items())[2:]}
+_CHAT_DEFAULTS = signatures.defaults(signatures.chat)
 """Options that a handler of conversations is given, whatever the caller leaves out."""
 
 FALLBACK_FORMAT = "llama-2"
@@ -46,20 +38,19 @@ FALLBACK_FORMAT = "llama-2"
 class Completions(LlamaBase):
     """Text completions and answers in conversations."""
 
+    @like(signatures.constructor)
     def __init__(self, model_path: str | os.PathLike[str], **arguments: Any) -> None:
         super().__init__(model_path, **arguments)
         self._set_chat_format(arguments.get("chat_format"))
 
-    vars(__init__)["__signature__"] = CONSTRUCTOR
-
     # -- completions -----------------------------------------------------------------------------
 
-    @like(COMPLETION)
+    @like(signatures.completion)
     def __call__(self, **options: Any) -> Any:
         """Complete a text (see ``create_completion``)."""
         return self.create_completion(**options)
 
-    @like(COMPLETION)
+    @like(signatures.completion)
     def create_completion(
         self,
         prompt: str | Sequence[int],
@@ -136,7 +127,7 @@ class Completions(LlamaBase):
 
     # -- conversations ---------------------------------------------------------------------------
 
-    @like(CHAT)
+    @like(signatures.chat)
     def create_chat_completion(
         self,
         messages: Sequence[Mapping[str, Any]],
@@ -316,7 +307,6 @@ class Completions(LlamaBase):
             )
         n_free = n_ctx - len(tokens)
         n_tokens = n_free if max_tokens is None or max_tokens <= 0 else min(max_tokens, n_free)
-        options = supported_options(options)
         sampler = self.make_sampler(seed=self.next_seed() if seed is None else seed, **options)
         if callable(criteria):
             criteria = (criteria,)
@@ -361,13 +351,3 @@ class Completions(LlamaBase):
         if shared > self.context.engine.n_shared(prompt):
             with contextlib.suppress(CacheLostError, UsageError):  # saved by other stages
                 self.load_state(state)
-
-
-def supported_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the known options of a call; warn about the others."""
-    unknown = sorted(options.keys() - SAMPLING - {"n_top", "schema", "strict", "penalize_nl"})
-    if unknown:
-        warnings.warn(
-            f"Llama: unknown arguments are ignored: {', '.join(unknown)}", UserWarning, stacklevel=5
-        )
-    return {name: value for name, value in options.items() if name not in unknown}

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_hub.api.llama import signatures
 from gguf_hub.api.llama.completions import Completions
 from gguf_hub.api.llama.parts import LlamaValueError
 from gguf_hub.api.llama.pooling import Pooling, pool
-from gguf_hub.api.llama.signatures import GENERATE, SAMPLE, like
+from gguf_hub.api.llama.signatures import like
 from gguf_hub.gguf.hparams import HyperParameters
 from gguf_hub.run.generation.answers import Answer, embeddings
 from gguf_hub.run.generation.engine import n_shared
@@ -74,7 +75,7 @@ class Llama(Completions):
         with self.context.lock:
             self.context.engine.extend([int(i) for i in tokens])
 
-    @like(SAMPLE)
+    @like(signatures.sample)
     def sample(self, *, idx: int | None = None, **options: Any) -> int:
         """Sample a token from the logits of the last one, or of position ``idx``.
 
@@ -94,7 +95,7 @@ class Llama(Completions):
             )
         return self.make_sampler(seed=self._seed, **options).choose(logits, self.eval_tokens)
 
-    @like(GENERATE)
+    @like(signatures.generate)
     def generate(
         self,
         tokens: Sequence[int],

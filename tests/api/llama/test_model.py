@@ -33,9 +33,9 @@ def text(answer: Any) -> str:
 
 
 def test_the_class_stands_at_the_top_of_the_package() -> None:
-    assert gguf_hub.Llama is Llama  # type: ignore[attr-defined]
+    assert gguf_hub.Llama is Llama
     with pytest.raises(AttributeError, match="no attribute 'Lama'"):
-        gguf_hub.Lama  # noqa: B018
+        gguf_hub.Lama  # type: ignore[attr-defined]  # noqa: B018
 
 
 # -- streams ------------------------------------------------------------------------------------
@@ -432,9 +432,20 @@ def test_the_defaults_of_llama_cpp_python_leave_the_position_embedding_alone(ope
     assert opened(**defaults).context.model.config == opened().context.model.config
 
 
-def test_unknown_arguments_of_a_call_are_accepted_with_a_warning(llm: Llama) -> None:
-    with pytest.warns(UserWarning, match="ignored: best_of"):
-        llm("Once", max_tokens=1, best_of=3)
+@pytest.mark.parametrize("name", ["temperatur", "best_of", "more", "n_top"])
+def test_unknown_arguments_of_a_call_are_type_errors(llm: Llama, name: str) -> None:
+    calls: list[Any] = [llm, llm.create_completion, llm.generate]
+    for call in (*calls, llm.create_chat_completion):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+            call("Once" if call is not llm.create_chat_completion else USER, **{name: 0})
+    with pytest.raises(TypeError, match="did you mean `temperature`"):
+        calls[0]("Once", temperatur=0)
+
+
+def test_a_warning_about_arguments_points_at_the_call(stories: Path) -> None:
+    with pytest.warns(UserWarning, match="ignored: n_parts") as caught:
+        Llama(stories, n_ctx=32, n_parts=-1).close()
+    assert caught[0].filename == __file__
 
 
 def test_wrong_values_are_value_errors(llm: Llama, opened: Any, stories: Path) -> None:
