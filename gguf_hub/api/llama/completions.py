@@ -11,7 +11,8 @@ from typing import Any
 from gguf_hub.api.llama import signatures
 from gguf_hub.api.llama.base import LlamaBase
 from gguf_hub.api.llama.cache import BaseLlamaCache
-from gguf_hub.api.llama.parts import LlamaValueError
+from gguf_hub.api.llama.inputs import prompt_of, stop_texts
+from gguf_hub.api.llama.parts import LlamaChatCompletionHandlerNotFoundException, LlamaValueError
 from gguf_hub.api.llama.signatures import like
 from gguf_hub.errors import CacheLostError, GgufHubError, UsageError
 from gguf_hub.run.chat import ChatFormat
@@ -20,7 +21,6 @@ from gguf_hub.run.generation.answers import Answer, Head, chat_logprobs, usage
 from gguf_hub.run.generation.chat import ChatPlan, encode_chat, format_of, modern_tools, plan_chat
 from gguf_hub.run.generation.engine import n_shared
 from gguf_hub.run.generation.marks import mark_ids
-from gguf_hub.run.generation.stops import stop_list
 from gguf_hub.run.generation.streams import ChatStream, CompletionStream, chat_answer_choice, gather
 from gguf_hub.run.model.token_ids import check_token_ids
 from gguf_hub.run.tokenizer import encode_infill
@@ -95,6 +95,7 @@ class Completions(LlamaBase):
                 "logprobs is not supported for models created with logits_all=False",
                 hint="drop `echo`, or open the model with `logits_all=True`",
             )
+        prompt = prompt_of(prompt)
         if suffix and echo and logprobs is not None:
             raise LlamaValueError("echo: a prompt with a suffix has no log probabilities in order")
         if suffix and not isinstance(prompt, str):
@@ -104,7 +105,7 @@ class Completions(LlamaBase):
         else:
             tokens = self._prompt_tokens(prompt)
         generation = self._prepare(
-            tokens, max_tokens, stop, stopping_criteria, n_top=logprobs, seed=seed,
+            tokens, max_tokens, stop_texts(stop), stopping_criteria, n_top=logprobs, seed=seed,
             n_prompt_top=logprobs if echo else None, **sampling,
         )  # fmt: skip
         head = Head(model or self.model_path)
@@ -212,7 +213,7 @@ class Completions(LlamaBase):
             warnings.warn(f"Llama: {warning}", UserWarning, stacklevel=4)
         generation = self._prepare(
             encode_chat(self.tokenizer_, plan.prompt), max_tokens,
-            [*stop_list(stop), *plan.stops], criteria,
+            [*stop_texts(stop), *plan.stops], criteria,
             n_top=(top_logprobs or 0) if logprobs else None, seed=seed, schema=plan.schema,
             strict=plan.strict, marks=plan.marks, **sampling,
         )  # fmt: skip
@@ -260,16 +261,18 @@ class Completions(LlamaBase):
     # -- what both share -------------------------------------------------------------------------
 
     def _set_chat_format(self, name: str | None) -> None:
-        self._chat_format, is_fallback = format_of(
-            self._metadata, name, self.tokenizer_, fallback=FALLBACK_FORMAT
-        )
+        try:
+            self._chat_format, is_fallback = format_of(
+                self._metadata, name, self.tokenizer_, fallback=FALLBACK_FORMAT
+            )
+        except UsageError as exc:
+            raise LlamaChatCompletionHandlerNotFoundException(exc) from exc
         self.chat_format = name or (FALLBACK_FORMAT if is_fallback else "chat_template.default")
 
     def _prompt_tokens(self, prompt: str | Sequence[int]) -> list[int]:
         if not isinstance(prompt, str):
-            ids = [int(i) for i in prompt]
-            check_token_ids(ids, range(len(ids)), self.tokenizer_.n_vocab)
-            return ids
+            check_token_ids(prompt, range(len(prompt)), self.tokenizer_.n_vocab)
+            return list(prompt)
         tokens = self.tokenizer_.encode(prompt, parse_special=True)
         bos = self.tokenizer_.bos_id
         if bos is not None and tokens[:2] == [bos, bos]:
@@ -286,7 +289,7 @@ class Completions(LlamaBase):
         self,
         tokens: list[int],
         max_tokens: int | None,
-        stop: str | Sequence[str] | None,
+        stops: Sequence[str],
         criteria: Any,
         *,
         seed: int | None,
@@ -314,7 +317,7 @@ class Completions(LlamaBase):
             prompt=tuple(tokens),
             sampler=sampler,
             max_tokens=n_tokens,
-            stops=tuple(stop_list(stop)),
+            stops=tuple(stops),
             stop_ids=self.tokenizer_.eog_ids,
             mark_ids=mark_ids(self.tokenizer_, marks),
             criteria=tuple(criteria or ()),
