@@ -322,6 +322,7 @@ class Completions(LlamaBase):
             mark_ids=mark_ids(self.tokenizer_, marks),
             criteria=tuple(criteria or ()),
             n_prompt_top=n_prompt_top,
+            completes_characters=True,
         )
         return Generation(request, self.tokenizer_, n_ctx)
 

@@ -395,6 +395,24 @@ def test_facts_have_llama_cpp_pythons_names(llm: Llama) -> None:
     assert llm.chat_format == "llama-2"
 
 
+@pytest.mark.parametrize(("max_tokens", "found"), [(1, "🙂"), (4, "🙂"), (5, "🙂🙂"), (9, "🙂🙂é")])
+def test_max_tokens_do_not_cut_a_character(llm: Llama, max_tokens: int, found: str) -> None:
+    options: dict[str, Any] = {
+        "max_tokens": max_tokens, "temperature": 0, "grammar": 'root ::= "🙂🙂é" "a"*',
+    }  # fmt: skip
+    whole = llm("Once", **options)
+    assert (text(whole), whole["choices"][0]["finish_reason"]) == (found, "length")
+    assert "".join(map(text, llm("Once", stream=True, **options))) == found
+    turn = llm.create_chat_completion(USER, **options)
+    assert turn["choices"][0]["message"]["content"] == found
+
+
+def test_a_full_context_does(opened: Any) -> None:
+    small = opened(n_ctx=32)
+    answer = small([1] * 30, max_tokens=1, grammar='root ::= "🙂"*')
+    assert answer["usage"]["completion_tokens"] <= 3
+
+
 # -- what cannot be -----------------------------------------------------------------------------
 
 
