@@ -298,6 +298,9 @@ def schema_of(
     Raises:
         UsageError: The type is unknown, or there are two schemas.
     """
+    if response_format is not None and not isinstance(response_format, Mapping):
+        raise UsageError(f"response_format: expected an object, found {response_format!r:.60}",
+                         hint='write {"type": "json_object"}')  # fmt: skip
     kind = (response_format or {}).get("type", "text")
     if response_format is None or kind == "text":
         return (JSON_OBJECT if json_schema == {} else json_schema), False
@@ -315,6 +318,11 @@ def schema_of(
     given = [schema for schema in (*schemas, json_schema) if schema is not None]
     if len(given) > 1:
         raise UsageError(f"expected one JSON schema, found {len(given)}")
+    if kind == "json_schema" and not given:
+        raise UsageError(
+            "response_format: expected a schema, found none",
+            hint="put it under `json_schema.schema`; `json_object` needs none",
+        )
     schema = given[0] if given and given[0] != {} else JSON_OBJECT
     return schema, inner.get("strict") is True
 

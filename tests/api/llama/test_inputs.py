@@ -133,3 +133,39 @@ def test_an_unknown_chat_format_is_named_with_those_there_are(stories: Path) -> 
     ) as caught:
         Llama(stories, n_ctx=32, chat_format="nope")
     assert isinstance(caught.value, UsageError)
+
+
+@pytest.mark.parametrize(
+    ("use", "problem"),
+    [
+        (lambda llm: llm("x", temperature="0"), "temp: expected a number in .* found '0'"),
+        (lambda llm: llm("x", top_k=1.5), "top_k: expected a whole number in .* found 1.5"),
+        (lambda llm: llm("x", repeat_penalty=-1), r"repeat_penalty: expected \(0, inf\), found -1"),
+        (lambda llm: llm("x", repeat_penalty=0), r"repeat_penalty: expected \(0, inf\), found 0"),
+        (lambda llm: llm("x", min_p=-1), r"min_p: expected \[0, 1\], found -1"),
+        (
+            lambda llm: Llama(llm.model_path, n_ctx=256.0),
+            "n_ctx: expected a whole number, found 256.0",
+        ),
+        (
+            lambda llm: Llama(llm.model_path, n_batch="8"),
+            "n_batch: expected a whole number, found '8'",
+        ),
+        (
+            lambda llm: Llama(llm.model_path, pooling_type=4),
+            r"pooling_type: .*1 \(MEAN\).* found 4",
+        ),
+        (lambda llm: llm.load_state(None), "state: expected what `save_state` returns, found None"),
+        (
+            lambda llm: llm.create_chat_completion(USER, response_format="json"),
+            "response_format: expected an object, found 'json'",
+        ),
+        (
+            lambda llm: llm.create_chat_completion(USER, response_format={"type": "json_schema"}),
+            "response_format: expected a schema, found none",
+        ),
+    ],
+)
+def test_wrong_options_say_what_was_expected_and_found(llm: Llama, use: Use, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        use(llm)
