@@ -40,10 +40,9 @@ class Llama(Completions):
     def detokenize(
         self, tokens: Sequence[int], prev_tokens: Sequence[int] | None = None, special: bool = False
     ) -> bytes:
-        """Return the bytes of tokens, in the context of ``prev_tokens``."""
-        previous = token_ids("prev_tokens", () if prev_tokens is None else prev_tokens)
-        data = self._bytes([*previous, *token_ids("tokens", tokens)], special)
-        return data[len(self._bytes(previous, special)) :]
+        """Return the bytes of tokens; ``prev_tokens`` changes nothing, as in llama-cpp-python."""
+        token_ids("prev_tokens", () if prev_tokens is None else prev_tokens)
+        return self._bytes(token_ids("tokens", tokens), special)
 
     def _bytes(self, tokens: Sequence[int], special: bool) -> bytes:
         data = b"".join(self.tokenizer_.token_bytes(i, special) for i in tokens)

@@ -59,6 +59,23 @@ def test_ids_may_be_numpys_and_none_are_nothing_to_compute(llm: Llama) -> None:
     assert llm.n_tokens == n_tokens
 
 
+def test_offsets_count_characters_of_several_tokens(llm: Llama) -> None:
+    prompt = "é 🙂 x"
+    options: dict[str, Any] = {"echo": True, "logprobs": 0, "max_tokens": 3, "temperature": 0}
+    whole = llm(prompt, **options)["choices"][0]
+    offsets = whole["logprobs"]["text_offset"]
+    assert offsets[:9] == [0, 1, 2, 3, 3, 3, 3, 4, 5]  # as llama-cpp-python 0.3.36 says
+    parts = [c["choices"][0]["logprobs"] for c in llm(prompt, stream=True, **options)]
+    assert [n for part in parts if part for n in part["text_offset"]] == offsets
+
+
+def test_bytes_of_tokens_are_the_same_after_any_others(llm: Llama) -> None:
+    (token,) = llm.tokenize(b"ha", add_bos=False)
+    for previous in (None, [], [1], [403], [1, 403]):
+        assert llm.detokenize([token], prev_tokens=previous) == b" ha"
+        assert llm.detokenize([1, token], prev_tokens=previous) == b"ha"
+
+
 @pytest.mark.parametrize(
     ("stop", "error", "problem"),
     [
