@@ -1,21 +1,22 @@
 """Every error that gguf-hub raises on purpose.
 
 Each says what is wrong, where, what was expected and what was found. ``hint`` names the next
-command or step; the command line prints it as a paragraph of its own.
+command or step; the command line prints it as a paragraph of its own. Those with a star are
+``ValueError``s, too, as a caller of a library expects of a wrong value or file.
 
 ::
 
     GgufHubError                     exit code 1
-    ├── UsageError                   exit code 2: a value that can never be right
+    ├── UsageError *                 exit code 2: a value that can never be right
     │   ├── GrammarError             a grammar or JSON schema that cannot be followed
     │   └── TokenIdError             a token id that the model does not have
     ├── CatalogError                 catalog.yaml: all problems, each with its place
     ├── ModelNotFoundError           a model argument that names nothing (near names in the hint)
-    ├── GgufError                    no sound GGUF; carries ``path`` and ``issues``
+    ├── GgufError *                  no sound GGUF; carries ``path`` and ``issues``
     │   └── UnsupportedGgufError     sound, but not something that this version can use
     ├── CheckpointError              a checkpoint folder that cannot be converted: all problems
     ├── TokenizerError               text or vocabulary that the tokenizer cannot work with
-    ├── ChatTemplateError            a chat template that is wrong, hostile, or refuses
+    ├── ChatTemplateError *          a chat template that is wrong, hostile, or refuses
     ├── ResourceError                memory or threads that the system does not give
     ├── GpuError                     no GPU, or one that refuses something or was lost
     │   ├── GpuMemoryError           memory that a GPU does not give
@@ -67,7 +68,7 @@ class GgufHubError(Exception):
         self.hint = hint
 
 
-class UsageError(GgufHubError):
+class UsageError(GgufHubError, ValueError):
     """A value that can never be right, whatever the machine or the hub says."""
 
     exit_code = 2
@@ -106,7 +107,7 @@ class ModelNotFoundError(GgufHubError):
     """A model argument that names no file, no catalog quant and no repository."""
 
 
-class GgufError(GgufHubError):
+class GgufError(GgufHubError, ValueError):
     """A file that is not a sound GGUF.
 
     Args:
@@ -154,7 +155,7 @@ class TokenizerError(GgufHubError):
     """Text or a vocabulary that the tokenizer cannot work with."""
 
 
-class ChatTemplateError(GgufHubError):
+class ChatTemplateError(GgufHubError, ValueError):
     """A chat template that has an error, asks for too much, or refuses the conversation."""
 
 

@@ -144,7 +144,8 @@ def edges() -> list[tuple[str, str]]:
         {(module, target)
          for module, path in modules().items()
          for target in filter(None, map(inner, imported(path)))
-         if target != module}
+         if target != module
+         if module != "__init__"}  # its `Llama` is imported when it is used, or by type checkers
     )  # fmt: skip
 
 

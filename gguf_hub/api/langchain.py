@@ -13,23 +13,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from gguf_hub.api.llama import Llama
+from gguf_hub.api.llama import Llama, LlamaValueError
 from gguf_hub.api.llama.pooling import Pooling
 
 try:
     from langchain_core.callbacks import CallbackManagerForLLMRun
     from langchain_core.embeddings import Embeddings
+    from langchain_core.exceptions import OutputParserException
     from langchain_core.language_models.chat_models import BaseChatModel
     from langchain_core.language_models.llms import LLM
     from langchain_core.messages import (
         AIMessage,
         AIMessageChunk,
         BaseMessage,
+        InvalidToolCall,
         ToolCall,
         convert_to_openai_messages,
     )
     from langchain_core.messages.tool import tool_call_chunk
-    from langchain_core.output_parsers.openai_tools import parse_tool_calls
+    from langchain_core.output_parsers.openai_tools import make_invalid_tool_call, parse_tool_call
     from langchain_core.outputs import (
         ChatGeneration,
         ChatGenerationChunk,
@@ -45,11 +47,15 @@ except ImportError as exc:  # pragma: no cover
     ) from exc
 
 
+_STRICT = ConfigDict(extra="forbid")
+"""Of each class itself: LangChain's bases ignore unknown fields, and the last base counts."""
+
+
 class _Settings(BaseModel):
     """Settings of an LLM, a chat model and embeddings: how the model is opened.
 
     Attributes:
-        model_path: The GGUF file.
+        model_path: The GGUF file; required without a ``client``.
         n_ctx: Positions of the cache; 0 for as many as the model was trained on.
         n_batch: Maximum batch size in tokens.
         n_threads: Threads that compute; None for as many as help.
@@ -73,6 +79,8 @@ class _Settings(BaseModel):
     def model_post_init(self, context: Any, /) -> None:
         """Open the model."""
         super().model_post_init(context)
+        if self.client is None and not self.model_path:
+            raise LlamaValueError("model_path: field required, the GGUF file")
         if self.client is None:
             self.client = Llama(self.model_path, **self._llama_arguments())
 
@@ -117,6 +125,8 @@ class _Sampling(_Settings):
 class GgufLLM(_Sampling, LLM):
     """A model that completes texts."""
 
+    model_config = _STRICT
+
     @property
     def _llm_type(self) -> str:
         return "gguf-hub"
@@ -152,6 +162,8 @@ class GgufLLM(_Sampling, LLM):
 class ChatGguf(_Sampling, BaseChatModel):
     """A model that answers conversations and calls tools; their schemas constrain its output."""
 
+    model_config = _STRICT
+
     @property
     def _llm_type(self) -> str:
         return "gguf-hub-chat"
@@ -167,13 +179,16 @@ class ChatGguf(_Sampling, BaseChatModel):
             _openai_messages(messages), **self._options(stop, kwargs)
         )
         choice, cost = answer["choices"][0], answer["usage"]
+        calls, invalid_calls = _tool_calls(choice["message"].get("tool_calls") or [])
         message = AIMessage(
             content=choice["message"]["content"] or "",
-            tool_calls=_tool_calls(choice["message"].get("tool_calls")),
-            response_metadata={
-                "finish_reason": choice["finish_reason"],
-                "model_name": answer["model"],
-            },
+            tool_calls=calls,
+            invalid_tool_calls=invalid_calls,
+            # where parsers of structured output look for what they cannot parse
+            additional_kwargs=(
+                {"tool_calls": choice["message"]["tool_calls"]} if invalid_calls else {}
+            ),
+            response_metadata={**_metadata(choice), "model_name": answer["model"]},
             usage_metadata={
                 "input_tokens": cost["prompt_tokens"],
                 "output_tokens": cost["completion_tokens"],
@@ -194,7 +209,6 @@ class ChatGguf(_Sampling, BaseChatModel):
             _openai_messages(messages), stream=True, **options
         ):
             choice = part["choices"][0]
-            reason = choice["finish_reason"]
             message = AIMessageChunk(
                 content=choice["delta"].get("content") or "",
                 tool_call_chunks=[
@@ -206,7 +220,7 @@ class ChatGguf(_Sampling, BaseChatModel):
                     )
                     for call in choice["delta"].get("tool_calls", ())
                 ],
-                response_metadata={"finish_reason": reason} if reason else {},
+                response_metadata=_metadata(choice),
             )
             chunk = ChatGenerationChunk(message=message)
             if run_manager:
@@ -236,6 +250,8 @@ class ChatGguf(_Sampling, BaseChatModel):
 class GgufEmbeddings(_Settings, Embeddings):
     """Vectors of texts: the mean of the last hidden states, of length 1."""
 
+    model_config = _STRICT
+
     normalize: bool = True
 
     def _llama_arguments(self) -> dict[str, Any]:
@@ -256,8 +272,23 @@ def _openai_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     return plain if isinstance(plain, list) else [plain]
 
 
-def _tool_calls(calls: list[dict[str, Any]] | None) -> list[ToolCall]:
-    return [
-        ToolCall(name=call["name"], args=call["args"], id=call["id"], type="tool_call")
-        for call in parse_tool_calls(calls or [], return_id=True)
-    ]
+def _metadata(choice: dict[str, Any]) -> dict[str, Any]:
+    """Return what LangChain keeps of a choice beside its message."""
+    names = ("finish_reason", "logprobs")
+    return {name: choice[name] for name in names if choice.get(name) is not None}
+
+
+def _tool_calls(calls: list[dict[str, Any]]) -> tuple[list[ToolCall], list[InvalidToolCall]]:
+    """Return calls, and those whose arguments are no JSON, as ``max_tokens`` may have cut them."""
+    valid: list[ToolCall] = []
+    invalid: list[InvalidToolCall] = []
+    for call in calls:
+        try:
+            parsed = parse_tool_call(call, strict=True)
+        except OutputParserException as exc:
+            invalid.append(make_invalid_tool_call(call, str(exc)))
+            continue
+        if parsed is not None:
+            valid.append(ToolCall(name=parsed["name"], args=parsed["args"], id=parsed["id"],
+                                  type="tool_call"))  # fmt: skip
+    return valid, invalid

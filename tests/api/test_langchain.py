@@ -14,6 +14,8 @@ import pytest
 
 pytest.importorskip("langchain_core", reason="langchain-core is not installed")
 
+from langchain_core.exceptions import OutputParserException
+
 from gguf_hub.api.compat import llama_cpp as compat
 from gguf_hub.api.langchain import ChatGguf, GgufEmbeddings, GgufLLM
 from gguf_hub.api.llama import Llama
@@ -86,6 +88,36 @@ def test_a_chat_model_calls_tools(client: Llama) -> None:
     for chunk in chat.stream("Hi"):
         whole = chunk if whole is None else whole + chunk
     assert whole.tool_calls[0]["args"] == call["args"]
+
+
+def test_a_call_that_is_cut_is_an_invalid_one(client: Llama) -> None:
+    chat = ChatGguf(client=client, temperature=0, max_tokens=4)
+    answer = chat.bind_tools([weather], tool_choice="any").invoke("Hi")
+    assert answer.tool_calls == []
+    (call,), (raw,) = answer.invalid_tool_calls, answer.additional_kwargs["tool_calls"]
+    assert (call["name"], call["id"]) == ("weather", raw["id"])
+    assert call["args"] and "not valid JSON" in call["error"]
+    found = chat.with_structured_output(weather, include_raw=True).invoke("Hi")
+    assert found["parsed"] is None
+    assert isinstance(found["parsing_error"], OutputParserException)
+    with pytest.raises(OutputParserException):
+        chat.with_structured_output(weather).invoke("Hi")
+
+
+def test_log_probabilities_are_in_the_metadata(client: Llama) -> None:
+    chat = ChatGguf(client=client, temperature=0, max_tokens=4).bind(logprobs=True, top_logprobs=2)
+    rows = chat.invoke("Hi").response_metadata["logprobs"]["content"]
+    assert [len(row["top_logprobs"]) for row in rows] == [2] * 4
+    parts = [chunk.response_metadata.get("logprobs") for chunk in chat.stream("Hi")]
+    assert [row for part in parts if part for row in part["content"]] == rows
+
+
+@pytest.mark.parametrize("kind", [GgufLLM, ChatGguf, GgufEmbeddings])
+def test_fields_that_are_unknown_or_missing_are_named(kind: Any, client: Llama) -> None:
+    with pytest.raises(ValueError, match=r"temprature\n.*not permitted"):
+        kind(client=client, temprature=0)
+    with pytest.raises(ValueError, match="model_path: field required"):
+        kind()
 
 
 def test_structured_output_follows_its_schema(client: Llama) -> None:

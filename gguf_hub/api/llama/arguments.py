@@ -168,4 +168,4 @@ def rope_change(arguments: Mapping[str, Any]) -> RopeChange:
 
 
 def _warn(text: str) -> None:
-    warnings.warn(f"Llama: {text}", UserWarning, stacklevel=5)
+    warnings.warn(f"Llama: {text}", UserWarning, stacklevel=6)

@@ -19,7 +19,7 @@ from gguf_hub.api.llama.arguments import check_extra, model_settings, offload_re
 from gguf_hub.api.llama.cache import BaseLlamaCache
 from gguf_hub.api.llama.context import LlamaContext, plain_metadata
 from gguf_hub.api.llama.grammar import LlamaGrammar
-from gguf_hub.api.llama.parts import LlamaState, LlamaValueError
+from gguf_hub.api.llama.parts import LlamaState, LlamaTypeError, LlamaValueError
 from gguf_hub.api.llama.pooling import Pooling
 from gguf_hub.api.offload import decide_offload
 from gguf_hub.gguf.shards import open_gguf
@@ -103,6 +103,11 @@ class LlamaBase:
         self.chat_handler = chat_handler
         self.cache: BaseLlamaCache | None = None
         self._logits_all, self._embedding = logits_all, embedding
+        if pooling_type not in list(Pooling):
+            raise LlamaValueError(
+                f"pooling_type: expected one of {', '.join(f'{p} ({p.name})' for p in Pooling)}, "
+                f"found {pooling_type!r}"
+            )
         self._pooling_type = pooling_type
         settings = model_settings(
             arguments, n_ctx=n_ctx, n_batch=n_batch, n_threads=n_threads,
@@ -238,8 +243,11 @@ class LlamaBase:
         """Go back to a saved state.
 
         Raises:
+            LlamaTypeError: It is no state.
             LlamaValueError: It was saved with other types of keys and values.
         """
+        if not isinstance(state, LlamaState):
+            raise LlamaTypeError(f"state: expected what `save_state` returns, found {state!r:.60}")
         with self.context.lock:
             state.require_types(self.context.model.cache_types)
             self.context.model.load_cache(state.cache, state.n_tokens)

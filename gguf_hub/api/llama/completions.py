@@ -6,13 +6,14 @@ import contextlib
 import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
+from gguf_hub.api.llama import signatures
 from gguf_hub.api.llama.base import LlamaBase
 from gguf_hub.api.llama.cache import BaseLlamaCache
-from gguf_hub.api.llama.parts import LlamaValueError
-from gguf_hub.api.llama.signatures import CHAT, COMPLETION, CONSTRUCTOR, like
+from gguf_hub.api.llama.inputs import prompt_of, stop_texts
+from gguf_hub.api.llama.parts import LlamaChatCompletionHandlerNotFoundException, LlamaValueError
+from gguf_hub.api.llama.signatures import like
 from gguf_hub.errors import CacheLostError, GgufHubError, UsageError
 from gguf_hub.run.chat import ChatFormat
 from gguf_hub.run.generation import Generation, GenerationRequest
@@ -20,23 +21,14 @@ from gguf_hub.run.generation.answers import Answer, Head, chat_logprobs, usage
 from gguf_hub.run.generation.chat import ChatPlan, encode_chat, format_of, modern_tools, plan_chat
 from gguf_hub.run.generation.engine import n_shared
 from gguf_hub.run.generation.marks import mark_ids
-from gguf_hub.run.generation.stops import stop_list
 from gguf_hub.run.generation.streams import ChatStream, CompletionStream, chat_answer_choice, gather
 from gguf_hub.run.model.token_ids import check_token_ids
-from gguf_hub.run.sampler import SamplerConfig
 from gguf_hub.run.tokenizer import encode_infill
-
-SAMPLING = frozenset(
-    {field.name for field in fields(SamplerConfig)}
-    - {"seed", "temp", "mirostat", "dry_sequence_breakers"}
-    | {"temperature", "mirostat_mode", "tfs_z", "logits_processor", "grammar"}
-)
-"""Sampling options of a call."""
 
 CHAT_TEMPERATURE = 0.2
 """llama-cpp-python's default for conversations; it is 0.8 for completions."""
 
-_CHAT_DEFAULTS = {name: p.default for name, p in list(CHAT.parameters.items())[2:]}
+_CHAT_DEFAULTS = signatures.defaults(signatures.chat)
 """Options that a handler of conversations is given, whatever the caller leaves out."""
 
 FALLBACK_FORMAT = "llama-2"
@@ -46,20 +38,19 @@ FALLBACK_FORMAT = "llama-2"
 class Completions(LlamaBase):
     """Text completions and answers in conversations."""
 
+    @like(signatures.constructor)
     def __init__(self, model_path: str | os.PathLike[str], **arguments: Any) -> None:
         super().__init__(model_path, **arguments)
         self._set_chat_format(arguments.get("chat_format"))
 
-    vars(__init__)["__signature__"] = CONSTRUCTOR
-
     # -- completions -----------------------------------------------------------------------------
 
-    @like(COMPLETION)
+    @like(signatures.completion)
     def __call__(self, **options: Any) -> Any:
         """Complete a text (see ``create_completion``)."""
         return self.create_completion(**options)
 
-    @like(COMPLETION)
+    @like(signatures.completion)
     def create_completion(
         self,
         prompt: str | Sequence[int],
@@ -104,6 +95,7 @@ class Completions(LlamaBase):
                 "logprobs is not supported for models created with logits_all=False",
                 hint="drop `echo`, or open the model with `logits_all=True`",
             )
+        prompt = prompt_of(prompt)
         if suffix and echo and logprobs is not None:
             raise LlamaValueError("echo: a prompt with a suffix has no log probabilities in order")
         if suffix and not isinstance(prompt, str):
@@ -113,7 +105,7 @@ class Completions(LlamaBase):
         else:
             tokens = self._prompt_tokens(prompt)
         generation = self._prepare(
-            tokens, max_tokens, stop, stopping_criteria, n_top=logprobs, seed=seed,
+            tokens, max_tokens, stop_texts(stop), stopping_criteria, n_top=logprobs, seed=seed,
             n_prompt_top=logprobs if echo else None, **sampling,
         )  # fmt: skip
         head = Head(model or self.model_path)
@@ -136,7 +128,7 @@ class Completions(LlamaBase):
 
     # -- conversations ---------------------------------------------------------------------------
 
-    @like(CHAT)
+    @like(signatures.chat)
     def create_chat_completion(
         self,
         messages: Sequence[Mapping[str, Any]],
@@ -221,7 +213,7 @@ class Completions(LlamaBase):
             warnings.warn(f"Llama: {warning}", UserWarning, stacklevel=4)
         generation = self._prepare(
             encode_chat(self.tokenizer_, plan.prompt), max_tokens,
-            [*stop_list(stop), *plan.stops], criteria,
+            [*stop_texts(stop), *plan.stops], criteria,
             n_top=(top_logprobs or 0) if logprobs else None, seed=seed, schema=plan.schema,
             strict=plan.strict, marks=plan.marks, **sampling,
         )  # fmt: skip
@@ -267,16 +259,18 @@ class Completions(LlamaBase):
     # -- what both share -------------------------------------------------------------------------
 
     def _set_chat_format(self, name: str | None) -> None:
-        self._chat_format, is_fallback = format_of(
-            self._metadata, name, self.tokenizer_, fallback=FALLBACK_FORMAT
-        )
+        try:
+            self._chat_format, is_fallback = format_of(
+                self._metadata, name, self.tokenizer_, fallback=FALLBACK_FORMAT
+            )
+        except UsageError as exc:
+            raise LlamaChatCompletionHandlerNotFoundException(exc) from exc
         self.chat_format = name or (FALLBACK_FORMAT if is_fallback else "chat_template.default")
 
     def _prompt_tokens(self, prompt: str | Sequence[int]) -> list[int]:
         if not isinstance(prompt, str):
-            ids = [int(i) for i in prompt]
-            check_token_ids(ids, range(len(ids)), self.tokenizer_.n_vocab)
-            return ids
+            check_token_ids(prompt, range(len(prompt)), self.tokenizer_.n_vocab)
+            return list(prompt)
         tokens = self.tokenizer_.encode(prompt, parse_special=True)
         bos = self.tokenizer_.bos_id
         if bos is not None and tokens[:2] == [bos, bos]:
@@ -293,7 +287,7 @@ class Completions(LlamaBase):
         self,
         tokens: list[int],
         max_tokens: int | None,
-        stop: str | Sequence[str] | None,
+        stops: Sequence[str],
         criteria: Any,
         *,
         seed: int | None,
@@ -314,7 +308,6 @@ class Completions(LlamaBase):
             )
         n_free = n_ctx - len(tokens)
         n_tokens = n_free if max_tokens is None or max_tokens <= 0 else min(max_tokens, n_free)
-        options = supported_options(options)
         sampler = self.make_sampler(seed=self.next_seed() if seed is None else seed, **options)
         if callable(criteria):
             criteria = (criteria,)
@@ -322,11 +315,12 @@ class Completions(LlamaBase):
             prompt=tuple(tokens),
             sampler=sampler,
             max_tokens=n_tokens,
-            stops=tuple(stop_list(stop)),
+            stops=tuple(stops),
             stop_ids=self.tokenizer_.eog_ids,
             mark_ids=mark_ids(self.tokenizer_, marks),
             criteria=tuple(criteria or ()),
             n_prompt_top=n_prompt_top,
+            completes_characters=True,
         )
         return Generation(request, self.tokenizer_, n_ctx)
 
@@ -359,13 +353,3 @@ class Completions(LlamaBase):
         if shared > self.context.engine.n_shared(prompt):
             with contextlib.suppress(CacheLostError, UsageError):  # saved by other stages
                 self.load_state(state)
-
-
-def supported_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the known options of a call; warn about the others."""
-    unknown = sorted(options.keys() - SAMPLING - {"n_top", "schema", "strict", "penalize_nl"})
-    if unknown:
-        warnings.warn(
-            f"Llama: unknown arguments are ignored: {', '.join(unknown)}", UserWarning, stacklevel=5
-        )
-    return {name: value for name, value in options.items() if name not in unknown}

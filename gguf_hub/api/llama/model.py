@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_hub.api.llama import signatures
 from gguf_hub.api.llama.completions import Completions
+from gguf_hub.api.llama.inputs import text_bytes, token_ids
 from gguf_hub.api.llama.parts import LlamaValueError
 from gguf_hub.api.llama.pooling import Pooling, pool
-from gguf_hub.api.llama.signatures import GENERATE, SAMPLE, like
+from gguf_hub.api.llama.signatures import like
 from gguf_hub.gguf.hparams import HyperParameters
 from gguf_hub.run.generation.answers import Answer, embeddings
 from gguf_hub.run.generation.engine import n_shared
@@ -30,6 +32,7 @@ class Llama(Completions):
 
     def tokenize(self, text: bytes | str, add_bos: bool = True, special: bool = False) -> list[int]:
         """Return the token ids of UTF-8 text."""
+        text = text_bytes(text)
         if isinstance(text, bytes):
             text = text.decode("utf-8", errors="replace")
         return self.tokenizer_.encode(text, add_bos=add_bos, parse_special=special)
@@ -37,13 +40,12 @@ class Llama(Completions):
     def detokenize(
         self, tokens: Sequence[int], prev_tokens: Sequence[int] | None = None, special: bool = False
     ) -> bytes:
-        """Return the bytes of tokens, in the context of ``prev_tokens``."""
-        previous = list(prev_tokens or ())
-        data = self._bytes([*previous, *tokens], special)
-        return data[len(self._bytes(previous, special)) :]
+        """Return the bytes of tokens; ``prev_tokens`` changes nothing, as in llama-cpp-python."""
+        token_ids("prev_tokens", () if prev_tokens is None else prev_tokens)
+        return self._bytes(token_ids("tokens", tokens), special)
 
     def _bytes(self, tokens: Sequence[int], special: bool) -> bytes:
-        data = b"".join(self.tokenizer_.token_bytes(int(i), special) for i in tokens)
+        data = b"".join(self.tokenizer_.token_bytes(i, special) for i in tokens)
         starts = len(tokens) > 0 and tokens[0] == self.tokenizer_.bos_id
         return data[1:] if starts and data.startswith(b" ") else data
 
@@ -70,11 +72,12 @@ class Llama(Completions):
         self.context.engine.reset()
 
     def eval(self, tokens: Sequence[int]) -> None:
-        """Append tokens to the cache."""
-        with self.context.lock:
-            self.context.engine.extend([int(i) for i in tokens])
+        """Append tokens to the cache; none change nothing."""
+        if ids := token_ids("tokens", tokens):
+            with self.context.lock:
+                self.context.engine.extend(ids)
 
-    @like(SAMPLE)
+    @like(signatures.sample)
     def sample(self, *, idx: int | None = None, **options: Any) -> int:
         """Sample a token from the logits of the last one, or of position ``idx``.
 
@@ -94,7 +97,7 @@ class Llama(Completions):
             )
         return self.make_sampler(seed=self._seed, **options).choose(logits, self.eval_tokens)
 
-    @like(GENERATE)
+    @like(signatures.generate)
     def generate(
         self,
         tokens: Sequence[int],
@@ -113,7 +116,8 @@ class Llama(Completions):
         """
         sampler = self.make_sampler(seed=self._seed, **options)
         engine = self.context.engine
-        logits = engine.prefill(list(tokens)) if reset else engine.extend(list(tokens))
+        ids = token_ids("tokens", tokens)
+        logits = engine.prefill(ids) if reset else engine.extend(ids)
         recent = engine.cached
         while True:
             token_id = sampler.choose(logits, recent)
@@ -121,8 +125,9 @@ class Llama(Completions):
             if stopping_criteria and stopping_criteria(np.array(recent[:-1], np.intc), logits):
                 return
             sent = yield token_id
-            recent += sent or ()
-            logits = self.context.engine.extend([token_id, *(sent or ())])
+            more = token_ids("tokens", () if sent is None else sent)
+            recent += more
+            logits = self.context.engine.extend([token_id, *more])
 
     # -- embeddings ------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.errors import UsageError
+from gguf_hub.run.chat.formats import FORMATS
 
 Ids = NDArray[np.intc]
 Scores = NDArray[np.float32]
@@ -19,8 +20,24 @@ StoppingCriteria = Callable[[Ids, Scores], bool]
 """Ids so far [T] and the logits [V] -> whether the text ends."""
 
 
-class LlamaValueError(UsageError, ValueError):
+class LlamaValueError(UsageError):
     """A wrong value, where llama-cpp-python raises a ValueError too."""
+
+
+class LlamaTypeError(UsageError, TypeError):
+    """A value of a wrong type, where llama-cpp-python raises a TypeError too."""
+
+
+class LlamaChatCompletionHandlerNotFoundException(UsageError):
+    """No chat format has this name; the message has those that there are.
+
+    Args:
+        error: Of the name.
+    """
+
+    def __init__(self, error: UsageError) -> None:
+        names = ", ".join(sorted(FORMATS))
+        super().__init__(f"{error.message}: expected one of {names}", hint=error.hint)
 
 
 @dataclass(frozen=True)

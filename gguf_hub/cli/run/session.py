@@ -174,6 +174,8 @@ class Session(ABC):
         try:
             self.restore(state)
             self.generator.forget()
+        except UsageError:
+            raise
         except (ValueError, KeyError, TypeError) as exc:
             raise GgufHubError(f"`{path}` is not a saved session") from exc
         self.notify(f"loaded from {path}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gguf_hub.run.generation.logits_sampler import TokenLogprob
-from gguf_hub.run.tokenizer import Tokenizer
+from gguf_hub.run.tokenizer import StreamDecoder, Tokenizer
 
 Answer = dict[str, Any]
 
@@ -88,25 +88,33 @@ def token_text(tokenizer: Tokenizer, token_id: int) -> str:
 
 
 def text_logprobs(
-    logprobs: Iterable[TokenLogprob | int], tokenizer: Tokenizer, offset: int
-) -> Answer:
+    logprobs: Iterable[TokenLogprob | int],
+    tokenizer: Tokenizer,
+    decoder: StreamDecoder,
+    offset: int,
+) -> tuple[Answer, int]:
     """Return log probabilities of tokens in the shape of text completions.
 
     Args:
         logprobs: One per token; its id where it is unknown, as for the first token of a text.
         tokenizer: The model's.
+        decoder: Of the same tokens, from the first of the text on.
         offset: Characters before the first token.
+
+    Returns:
+        The answer, and the characters before the token that comes next. A character of several
+        tokens counts with the last of them, whose texts are empty.
     """
     answer: Answer = {"tokens": [], "text_offset": [], "token_logprobs": [], "top_logprobs": []}
     for token in logprobs:
         known = token if isinstance(token, TokenLogprob) else None
-        text = token_text(tokenizer, token.token_id if isinstance(token, TokenLogprob) else token)
-        answer["tokens"].append(text)
+        token_id = token.token_id if isinstance(token, TokenLogprob) else token
+        answer["tokens"].append(token_text(tokenizer, token_id))
         answer["text_offset"].append(offset)
         answer["token_logprobs"].append(known and known.logprob)
         answer["top_logprobs"].append(known and _top(known, tokenizer))
-        offset += len(text)
-    return answer
+        offset += len(decoder.feed(token_id))
+    return answer, offset
 
 
 def _top(token: TokenLogprob, tokenizer: Tokenizer) -> dict[str, float]:

@@ -305,6 +305,9 @@ def schema_of(
     Raises:
         UsageError: The type is unknown, or there are two schemas.
     """
+    if response_format is not None and not isinstance(response_format, Mapping):
+        raise UsageError(f"response_format: expected an object, found {response_format!r:.60}",
+                         hint='write {"type": "json_object"}')  # fmt: skip
     kind = (response_format or {}).get("type", "text")
     if response_format is None or kind == "text":
         return (JSON_OBJECT if json_schema == {} else json_schema), False

@@ -72,6 +72,8 @@ class GenerationRequest:
         warnings: What was asked for and is not held, for the answer.
         max_s: Seconds from the first token after which it ends, once it has a line end; None for
             any time.
+        completes_characters: Whether ``max_tokens`` may be exceeded by the tokens that a character
+            lacks, where the context has room for them.
     """
 
     prompt: tuple[int, ...]
@@ -84,6 +86,7 @@ class GenerationRequest:
     n_prompt_top: int | None = None
     warnings: tuple[str, ...] = ()
     max_s: float | None = None
+    completes_characters: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class TextDelta:
 
 
 _NO_DELTA = TextDelta()
+_MAX_CHARACTER_BYTES = 4
 
 
 class Generation:
@@ -145,7 +149,10 @@ class Generation:
         self._has_line_end, self._first_time = False, math.inf
         self.prompt_logprobs: list[TokenLogprob | None] = [None] * len(request.prompt)
         """How likely the tokens of the prompt were, if requested; None for the first one."""
-        self._limit = self._token_limit(n_ctx - len(self.window) + 1)  # without the last
+        n_free = n_ctx - len(self.window) + 1  # without the last
+        self._limit = self._token_limit(n_free)
+        more = _MAX_CHARACTER_BYTES - 1 if request.completes_characters else 0
+        self._last_limit = self._limit + more if shift else min(self._limit + more, n_free)
 
     @property
     def n_generated(self) -> int:
@@ -216,7 +223,7 @@ class Generation:
         text = self._stop.feed(self._decoder.feed(token_id))
         if self._stop.match is not None or self._meets_criterion(logits):
             return self._finish(text, "stop")
-        if self.n_generated >= self._limit or self._is_late(text):
+        if self._is_full() or self._is_late(text):
             return self._finish(text, "length")
         return TextDelta(text, self._pop_logprobs(), None, self._pop_ids()) if text else _NO_DELTA
 
@@ -239,6 +246,11 @@ class Generation:
         if len(self.window) > self._shift.n_ctx:
             self.window = self._shift.window(self.tokens)
             self.n_shifts += 1
+
+    def _is_full(self) -> bool:
+        """Return whether the limit is reached, and a character that it would cut is whole."""
+        limit = self._last_limit if self._decoder.is_inside else self._limit
+        return self.n_generated >= limit
 
     def _is_late(self, text: str) -> bool:
         """Return whether the time is over, which is looked at after a line end only."""

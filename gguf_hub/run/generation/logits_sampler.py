@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gguf_hub.errors import UsageError
 from gguf_hub.run.sampler import Proposal, Sampler, log_softmax
 from gguf_hub.run.sampler.rows import SharedSettings, choose_rows, shared_settings
 
 Logits = NDArray[np.float32]
 Processor = Callable[[NDArray[np.intc], Logits], Logits]
 """(ids so far, logits [V]) -> logits [V]: llama-cpp-python's ``logits_processor``."""
+
+_PROCESSOR_HINT = "it is called with ids and logits, and returns logits of all tokens"
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ class LogitsSampler:
         if self._processors:
             ids, adjusted = np.array(recent, np.intc), logits.copy()
             for processor in self._processors:
-                adjusted = processor(ids, adjusted)
+                adjusted = _checked(processor, processor(ids, adjusted), len(logits))
         token_id = self.sampler.choose(adjusted, recent, proposal)
         if self.n_top is not None:
             self.last = self._logprob(logits, token_id, self.n_top)
@@ -103,6 +107,27 @@ class LogitsSampler:
         entry = token_logprob(drawn.logits, int(index), n_top)
         top = tuple((int(drawn.ids[i]), logprob) for i, logprob in entry.top if logprob > -np.inf)
         return TokenLogprob(token_id, entry.logprob, top)
+
+
+def _checked(processor: Processor, logits: Any, n_vocab: int) -> Logits:
+    """Return what a processor returned, if it can be sampled from.
+
+    Raises:
+        UsageError: It cannot; the message names the processor.
+    """
+    name = getattr(processor, "__name__", type(processor).__name__)
+    at = f"logits processor `{name}`: expected {n_vocab} logits as a numpy array of floats"
+    if not isinstance(logits, np.ndarray):
+        raise UsageError(f"{at}, found {type(logits).__name__}", hint=_PROCESSOR_HINT)
+    if logits.shape != (n_vocab,) or logits.dtype.kind != "f":
+        raise UsageError(f"{at}, found {logits.dtype} of shape {logits.shape}",
+                         hint=_PROCESSOR_HINT)  # fmt: skip
+    largest = logits.max()  # NaN if one is
+    if np.isnan(largest) or largest == np.inf:
+        raise UsageError(f"{at} below infinity, found {largest}", hint=_PROCESSOR_HINT)
+    if largest == -np.inf:
+        raise UsageError(f"logits processor `{name}`: it left no token, all logits are -inf")
+    return logits.astype(np.float32, copy=False)
 
 
 _MIN_TOGETHER = 4  # fewer are faster one by one

@@ -19,7 +19,7 @@ from gguf_hub.run.generation.generation import Generation, TextDelta
 from gguf_hub.run.generation.logits_sampler import TokenLogprob
 from gguf_hub.run.generation.parts import CallDelta, Part, ReasoningDelta
 from gguf_hub.run.generation.tool_calls import split_answer
-from gguf_hub.run.tokenizer import Tokenizer
+from gguf_hub.run.tokenizer import StreamDecoder, Tokenizer
 
 CallForm = Literal["tool_calls", "function_call", "both"]
 """OpenAI's form of calls, its older one of a single call, or both, as llama-cpp-python has them."""
@@ -56,6 +56,7 @@ class CompletionStream:
         self._warned = warned(warnings)
         text = prompt if isinstance(prompt, str) else tokenizer.decode(generation.request.prompt)
         self._echo = text if has_echo else None
+        self._decoder = StreamDecoder(tokenizer)
         self._offset = 0 if has_echo else len(text)
         # a begin token that encoding has put there is no part of the text
         has_bos = generation.request.prompt[:1] == (tokenizer.bos_id,)
@@ -92,8 +93,7 @@ class CompletionStream:
     def _logprobs(self, logprobs: Sequence[TokenLogprob | int]) -> Answer | None:
         if not self._has_logprobs:
             return None
-        answer = text_logprobs(logprobs, self._tokenizer, self._offset)
-        self._offset += sum(map(len, answer["tokens"]))
+        answer, self._offset = text_logprobs(logprobs, self._tokenizer, self._decoder, self._offset)
         return answer
 
     def _chunk(self, text: str, logprobs: Answer | None, **fields: Any) -> Answer:

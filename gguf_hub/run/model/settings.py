@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Literal
 
 from gguf_hub.errors import UsageError
@@ -88,7 +89,10 @@ class ModelSettings:
             UsageError: Names the setting, its range and its value.
         """
         for name in ("n_ctx", "n_batch", "n_threads"):
-            if (value := getattr(self, name)) < 0:
+            value = getattr(self, name)
+            if not isinstance(value, Integral):
+                raise UsageError(f"{name}: expected a whole number, found {value!r}")
+            if value < 0:
                 raise UsageError(f"{name} {value}: expected 0 (the default) or more")
         for name in (self.key_type, self.value_type):
             if name not in CACHE_TYPES:

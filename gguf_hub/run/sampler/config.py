@@ -43,6 +43,10 @@ _INTEGERS = {"seed", "top_k", "repeat_last_n", "dry_allowed_length", "dry_penalt
              "mirostat", "min_keep"}  # fmt: skip
 
 
+_ABOVE = {"repeat_penalty"}
+"""Options that must be above the lower end of their interval: logits are divided by this one."""
+
+
 @dataclass(frozen=True)
 class SamplerConfig:
     """Settings of one sampler; a value that switches its step off stands beside it."""
@@ -123,8 +127,6 @@ class SamplerConfig:
         """Raise a UsageError that quotes interval and value if a value is out of its interval."""
         for name, (low, high) in _INTERVALS.items():
             _check_number(name, getattr(self, name), low, high)
-        if self.repeat_penalty == 0:
-            raise UsageError("repeat_penalty: expected (0, inf), found 0", hint="1 switches it off")
         for name in self.samplers:
             if name not in SAMPLERS:
                 raise _unknown_sampler(name)
@@ -177,9 +179,13 @@ def _check_number(name: str, value: Any, low: float, high: float) -> None:
     is_integer = name in _INTEGERS
     kind = int if is_integer else (int, float)
     is_number = isinstance(value, kind) and not isinstance(value, bool)
-    if is_number and low <= value <= high and not math.isinf(value):
+    is_open = name in _ABOVE or low == -math.inf
+    is_inside = is_number and low <= value <= high and not math.isinf(value)
+    if is_inside and not (is_open and value == low):
         return
-    lower = "(-inf" if low == -math.inf else f"[{low:g}" if low < 2**31 else f"[{low}"
+    lower = f"{'(' if is_open else '['}{low:g}"
     upper = "inf)" if high == math.inf else f"{high}]"
-    noun = "a whole number in " if is_integer else ""
-    raise UsageError(f"{name}: expected {noun}{lower}, {upper}, found {value}")
+    noun = "a whole number in " if is_integer else "" if is_number else "a number in "
+    hint = "1 switches it off" if name == "repeat_penalty" else None
+    found = value if is_number else repr(value)
+    raise UsageError(f"{name}: expected {noun}{lower}, {upper}, found {found}", hint=hint)

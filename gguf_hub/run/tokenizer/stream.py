@@ -35,7 +35,8 @@ class StreamDecoder:
         self._special = special
         self._marks = marks
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._is_inside = False  # of a character
+        self.is_inside = False
+        """Whether the bytes so far end inside a character."""
 
     def feed(self, token_id: int) -> str:
         """Return the text that this id completes; often its own, at times none.
@@ -50,16 +51,16 @@ class StreamDecoder:
         if self._at_start and data:
             data = self._tokenizer.strip_prefix(data)
             self._at_start = False
-        if data.isascii() and not self._is_inside:  # most tokens, and three times faster
+        if data.isascii() and not self.is_inside:  # most tokens, and three times faster
             text = data.decode("ascii")
         else:
             text = self._utf8.decode(data)
-            self._is_inside = bool(self._utf8.getstate()[0])
+            self.is_inside = bool(self._utf8.getstate()[0])
         return text.replace(EDGE, "") if self._marks else text
 
     def flush(self) -> str:
         """Return what is left at the end: U+FFFD for a character that was never completed."""
         text = self._utf8.decode(b"", final=True)
         self._utf8.reset()
-        self._is_inside = False
+        self.is_inside = False
         return text

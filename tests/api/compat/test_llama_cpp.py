@@ -164,3 +164,14 @@ def test_the_model_cards_program_runs_as_printed(installed: ModuleType, embedded
     assert output["choices"][0]["text"].startswith("{prompt}")
     assert output["usage"]["completion_tokens"] > 0
     assert chat["choices"][0]["message"]["role"] == "assistant"
+
+
+def test_grammars_of_json_are_made_and_the_others_say_why_not() -> None:
+    from gguf_hub.api.compat.llama_cpp import llama_grammar
+
+    for name in ("JSON_GBNF", "JSON_ARR_GBNF"):
+        assert "root ::=" in getattr(llama_grammar, name)
+        llama_grammar.LlamaGrammar.from_string(getattr(llama_grammar, name))
+    for name in ("ARITHMETIC_GBNF", "CHESS_GBNF", "C_GBNF", "JAPANESE_GBNF", "LIST_GBNF"):
+        with pytest.raises(AttributeError, match=f"{name}` is not there: .*from_file"):
+            getattr(llama_grammar, name)

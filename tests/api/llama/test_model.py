@@ -33,9 +33,9 @@ def text(answer: Any) -> str:
 
 
 def test_the_class_stands_at_the_top_of_the_package() -> None:
-    assert gguf_hub.Llama is Llama  # type: ignore[attr-defined]
+    assert gguf_hub.Llama is Llama
     with pytest.raises(AttributeError, match="no attribute 'Lama'"):
-        gguf_hub.Lama  # noqa: B018
+        gguf_hub.Lama  # type: ignore[attr-defined]  # noqa: B018
 
 
 # -- streams ------------------------------------------------------------------------------------
@@ -395,6 +395,24 @@ def test_facts_have_llama_cpp_pythons_names(llm: Llama) -> None:
     assert llm.chat_format == "llama-2"
 
 
+@pytest.mark.parametrize(("max_tokens", "found"), [(1, "🙂"), (4, "🙂"), (5, "🙂🙂"), (9, "🙂🙂é")])
+def test_max_tokens_do_not_cut_a_character(llm: Llama, max_tokens: int, found: str) -> None:
+    options: dict[str, Any] = {
+        "max_tokens": max_tokens, "temperature": 0, "grammar": 'root ::= "🙂🙂é" "a"*',
+    }  # fmt: skip
+    whole = llm("Once", **options)
+    assert (text(whole), whole["choices"][0]["finish_reason"]) == (found, "length")
+    assert "".join(map(text, llm("Once", stream=True, **options))) == found
+    turn = llm.create_chat_completion(USER, **options)
+    assert turn["choices"][0]["message"]["content"] == found
+
+
+def test_a_full_context_does(opened: Any) -> None:
+    small = opened(n_ctx=32)
+    answer = small([1] * 30, max_tokens=1, grammar='root ::= "🙂"*')
+    assert answer["usage"]["completion_tokens"] <= 3
+
+
 # -- what cannot be -----------------------------------------------------------------------------
 
 
@@ -432,9 +450,20 @@ def test_the_defaults_of_llama_cpp_python_leave_the_position_embedding_alone(ope
     assert opened(**defaults).context.model.config == opened().context.model.config
 
 
-def test_unknown_arguments_of_a_call_are_accepted_with_a_warning(llm: Llama) -> None:
-    with pytest.warns(UserWarning, match="ignored: best_of"):
-        llm("Once", max_tokens=1, best_of=3)
+@pytest.mark.parametrize("name", ["temperatur", "best_of", "more", "n_top"])
+def test_unknown_arguments_of_a_call_are_type_errors(llm: Llama, name: str) -> None:
+    calls: list[Any] = [llm, llm.create_completion, llm.generate]
+    for call in (*calls, llm.create_chat_completion):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+            call("Once" if call is not llm.create_chat_completion else USER, **{name: 0})
+    with pytest.raises(TypeError, match="did you mean `temperature`"):
+        calls[0]("Once", temperatur=0)
+
+
+def test_a_warning_about_arguments_points_at_the_call(stories: Path) -> None:
+    with pytest.warns(UserWarning, match="ignored: n_parts") as caught:
+        Llama(stories, n_ctx=32, n_parts=-1).close()
+    assert caught[0].filename == __file__
 
 
 def test_wrong_values_are_value_errors(llm: Llama, opened: Any, stories: Path) -> None:

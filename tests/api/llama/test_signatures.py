@@ -14,7 +14,7 @@ from tests.api.llama.make_signatures import METHODS, signature
 
 PEER = json.loads(Path(__file__).with_name("signatures.json").read_text())
 OWN = {"__init__": {"cluster"}, "from_pretrained": {"revision"}}
-FREE = {"options", "sampling", "kwargs"}
+FREE = {"options", "more", "kwargs"}
 """Names of ``**`` parameters."""
 
 

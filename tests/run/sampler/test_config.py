@@ -29,7 +29,7 @@ def test_the_defaults_are_in_their_intervals_and_in_llama_cpps_order() -> None:
         ({"top_k": True}, "top_k: expected a whole number"),
         ({"temp": float("nan")}, r"temp: expected \(-inf, inf\), found nan"),
         ({"temp": float("inf")}, "temp: expected"),
-        ({"temp": "hot"}, "temp: expected .*, found hot"),
+        ({"temp": "hot"}, "temp: expected .*, found 'hot'"),
         ({"repeat_penalty": 0}, r"repeat_penalty: expected \(0, inf\), found 0"),
         ({"repeat_last_n": -2}, r"repeat_last_n: expected a whole number in \[-1, inf\), found -2"),
         ({"mirostat": 3}, r"mirostat: expected a whole number in \[0, 2\], found 3"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from gguf_hub.api.llama import (
     StoppingCriteria,
     StoppingCriteriaList,
 )
-from gguf_hub.api.llama.signatures import CONSTRUCTOR
+from gguf_hub.api.llama.signatures import constructor, defaults, like
 
 __all__ = [
     "Llama", "LlamaState", "LogitsProcessor", "LogitsProcessorList", "MinTokensLogitsProcessor",
@@ -45,9 +46,10 @@ class Llama(_Llama):
         context_params: Those about computing.
     """
 
-    def __init__(self, model_path: Any, **arguments: Any) -> None:
+    @like(constructor)
+    def __init__(self, model_path: str | os.PathLike[str], **arguments: Any) -> None:
         super().__init__(model_path, **arguments)
-        given = {name: p.default for name, p in CONSTRUCTOR.parameters.items()} | arguments
+        given = defaults(constructor) | arguments
         file = ModelFile(Path(self.model_path), self._metadata, self.tokenizer_,
                          is_vocab_only=self._context is None)  # fmt: skip
         self.model_params = _params(llama_model_params(), given)
@@ -65,8 +67,6 @@ class Llama(_Llama):
         )
         self._chat_handlers = template_handlers(self.metadata, *self._end_texts())
         self._given = given
-
-    vars(__init__)["__signature__"] = CONSTRUCTOR
 
     def _seen(self, file: ModelFile) -> Context:
         """Return what C functions see of it, which keeps nothing open."""

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from gguf_hub.api.compat.llama_cpp.llama_tokenizer import LlamaHFTokenizer
 from gguf_hub.api.compat.llama_cpp.unavailable import refuse
 from gguf_hub.api.llama import LlamaValueError, StoppingCriteriaList
+from gguf_hub.api.llama.parts import LlamaChatCompletionHandlerNotFoundException
 from gguf_hub.errors import UsageError
 from gguf_hub.run.chat import ChatFormat, ChatPrompt, TemplateFormat, find_format
 
@@ -54,10 +55,6 @@ class LlamaChatCompletionHandler(Protocol):
 
 
 # -- handlers ------------------------------------------------------------------------------------
-
-
-class LlamaChatCompletionHandlerNotFoundException(UsageError):
-    """No handler has this name."""
 
 
 class LlamaChatCompletionHandlerRegistry:
@@ -102,7 +99,7 @@ class LlamaChatCompletionHandlerRegistry:
         try:
             return chat_formatter_to_chat_completion_handler(_formatter(find_format(name)))
         except UsageError as exc:
-            raise LlamaChatCompletionHandlerNotFoundException(exc.message, hint=exc.hint) from exc
+            raise LlamaChatCompletionHandlerNotFoundException(exc) from exc
 
 
 def get_chat_completion_handler(name: str) -> LlamaChatCompletionHandler:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ SchemaConverter = function(
     "llama_grammar.SchemaConverter", "schemas are converted in another way",
     "use `llama_grammar.json_schema_to_gbnf` or `LlamaGrammar.from_json_schema`",
 )  # fmt: skip
+
+_JSON_TYPES = {"JSON_GBNF": "object", "JSON_ARR_GBNF": "array"}
+_EXAMPLES = frozenset({
+    "ARITHMETIC_GBNF", "CHESS_GBNF", "C_GBNF", "JAPANESE_GBNF", "LIST_GBNF",
+})  # fmt: skip
 
 
 def json_schema_to_gbnf(schema: str, prop_order: Sequence[str] | None = None) -> str:
@@ -32,7 +38,12 @@ def json_schema_to_gbnf(schema: str, prop_order: Sequence[str] | None = None) ->
 
 
 def __getattr__(name: str) -> Any:
-    """Return the grammar of any JSON object, which is made when it is asked for."""
-    if name == "JSON_GBNF":
-        return json_schema_to_gbnf('{"type": "object"}')
+    """Return the grammar of any JSON object or array, which is made when it is asked for."""
+    if name in _JSON_TYPES:
+        return json_schema_to_gbnf(json.dumps({"type": _JSON_TYPES[name]}))
+    if name in _EXAMPLES:
+        raise AttributeError(
+            f"`llama_cpp.llama_grammar.{name}` is not there: gguf-hub has none of llama.cpp's "
+            "example grammars; `LlamaGrammar.from_file` reads them from its folder `grammars`"
+        )
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -103,6 +103,8 @@ def schema_to_rules(
         rules = prune(converter.rules, "root")
     except RecursionError as exc:
         raise GrammarError("schema: it is nested too deeply") from exc
+    except GrammarError:
+        raise
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as exc:
         # A keyword holds what it cannot hold, such as `"properties": 5` or `"minimum": 1e999`.
         raise GrammarError(f"schema: it is malformed: {exc}") from exc
