@@ -22,18 +22,20 @@ _FACTORS = {
 _SIZE = re.compile(r"(\d{1,20}(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)")
 
 
-def parse_size(text: str, *, default_unit: str = "b") -> int:
+def parse_size(text: str, *, default_unit: str | None = "b") -> int:
     """Return the bytes that ``text`` names.
 
     Args:
         text: ``"24GB"``, ``"24 gib"``, ``"1.5g"``, ``"500M"``; letters in any case.
-        default_unit: What a bare number counts, e.g. ``"gb"`` for options that take gigabytes.
+        default_unit: What a bare number counts, e.g. ``"gb"`` for options that take gigabytes;
+            None to refuse it.
 
     Raises:
         UsageError: The text is no size.
     """
     match = _SIZE.fullmatch(text.strip())
-    factor = _FACTORS.get((match[2] or default_unit).lower()) if match else None
+    unit = (match[2] or default_unit) if match else None
+    factor = None if unit is None else _FACTORS.get(unit.lower())
     if match is None or factor is None:
         raise UsageError(
             f"`{text}` is not a size: expected a number and a unit",

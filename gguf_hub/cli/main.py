@@ -6,6 +6,7 @@ holds their one-line help.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from importlib import import_module
 
@@ -196,3 +197,12 @@ def run(args: list[str] | None = None) -> int:
         # the reader (`| head`) has closed the pipe
         sys.stderr.close()
         return 0
+    except OSError as error:
+        from gguf_hub.oserrors import is_full, reason_of
+
+        if error.filename is not None or not is_full(error):
+            raise
+        with contextlib.suppress(OSError):
+            sys.stdout.close()  # what it holds would fail again at the end of the process
+        console.error(f"cannot write the output: {reason_of(error)}")
+        return 1

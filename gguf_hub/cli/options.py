@@ -41,9 +41,16 @@ def require_at_least(options: Mapping[str, Any], lowest: Mapping[str, int]) -> N
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
-    """A size in bytes: ``24GB``, ``24GiB``, or a bare number of gigabytes."""
+    """A size in bytes: ``24GB``, ``24GiB``, or a bare number of gigabytes.
+
+    Args:
+        default_unit: What a bare number counts; None to refuse it.
+    """
 
     name = "size"
+
+    def __init__(self, default_unit: str | None = "gb") -> None:
+        self._default_unit = default_unit
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the bytes that the text names.
@@ -57,7 +64,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic only in newer 
         if isinstance(value, int):
             return value
         try:
-            return parse_size(str(value), default_unit="gb")
+            return parse_size(str(value), default_unit=self._default_unit)
         except UsageError as error:
             where = f"`{param.opts[0]}`: " if param else ""
             raise UsageError(f"{where}{error.message}", hint=error.hint) from error

@@ -260,9 +260,15 @@ def plan_merge(path: Path | str) -> Rewrite:
         path: Any shard.
 
     Raises:
-        GgufError: A shard is missing, damaged, or of another set.
+        GgufError: A shard is missing, damaged, or of another set, or the file is a whole model.
         UnsupportedGgufError: They are big-endian.
     """
+    if parse_shard(Path(path)) is None and _count(GgufFile.open(path).fields) <= 1:
+        raise GgufError(
+            f"`{path}` is a whole model: there is nothing to merge",
+            path=path,
+            hint="`gguf-hub merge NAME-00001-of-00003.gguf OUT` merges the shards of a set",
+        )
     model = GgufSet.open(path)
     _require_little_endian(model)
     parts = tuple(

@@ -185,10 +185,12 @@ class Resolver:
 
         Raises:
             ModelNotFoundError: It names nothing, or what it names is not on this machine.
+            UsageError: It names a repository or folder of which several models are here.
         """
         target = self.target(argument)
         if not isinstance(target, Target):
             return target
+        self._require_one_model(target)
         for copy in self.locate(target, select_model):
             return copy.paths
         if foreign := self.foreign.of_target(target):
@@ -197,6 +199,21 @@ class Resolver:
             f"`{argument}` is not on this machine",
             hint=f"`gguf-hub download {quote(argument)}` fetches it",
         )
+
+    def _require_one_model(self, target: Target) -> None:
+        """Refuse a repository or folder with several models here, in one place or in several."""
+        selector = target.selector
+        if selector.quant or not all(name.endswith("/") for name in selector.filenames):
+            return
+        listing = self._listing(target, target.revision or "", self._files_of(target))
+        try:
+            select_model(listing, selector, is_partial=True)
+        except HubError:
+            return  # none, or not all of it
+        except UsageError as error:
+            repo_id = target.repo_id
+            hint = f"name one, as `{repo_id}:QUANT` or `{repo_id}/FILE`"
+            raise UsageError(error.message, hint=hint) from error
 
     def local_files(self, argument: str) -> list[LocalFile]:
         """Return all files of this machine that an argument names, of every commit and place.

@@ -37,6 +37,8 @@ def test_quants_are_compared_with_the_first(models: list[Path], text: Path, gguf
     base, better, worse = report["models"]
     assert [row["name"] for row in report["models"]] == ["base", "Q8_0", "Q4_0"]
     assert base["divergence"] is None
+    for row in (better, worse):
+        assert row["divergence"]["base"]["perplexity"] == base["perplexity"]
     assert 0 < better["divergence"]["kl"]["value"] < worse["divergence"]["kl"]["value"]
     assert base["bits_per_weight"] == 32
     assert worse["size_bytes"] == models[2].stat().st_size

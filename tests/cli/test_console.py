@@ -139,3 +139,18 @@ def test_no_encoding_of_the_streams_makes_it_fail(encoding: str, hostile: Path) 
     assert not steering(out)
     document = out[out.index("\n{") : out.rindex("}") + 1]
     assert json.loads(document)["name"].endswith("é日")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("arguments", [["--help"], ["list", "--offline"], ["pick", "--help"]])
+def test_a_full_disk_under_stdout_is_one_line(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "gguf_hub", *arguments],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "error: cannot write the output: no space left on device"
+    )
+    assert "Traceback" not in done.stderr

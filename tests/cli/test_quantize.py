@@ -285,3 +285,18 @@ def test_a_text_that_is_too_short_is_refused(source: Path, tmp_path: Path, gguf_
     code, _, err = gguf_hub("quantize", source, "--target-size", "4MB", "--text", path)
     assert code == 2
     assert "two chunks of" in err
+
+
+def test_a_pattern_that_matches_no_tensor_is_named(source: Path, tmp_path: Path, gguf_hub) -> None:
+    args = ("quantize", source, "out.gguf", "Q4_0", "--dry-run")
+    patterns = tmp_path / "types.txt"
+    patterns.write_text("attn_v=Q8_0 fnn_up=Q6_K")
+    code, _, err = gguf_hub(
+        *args, "--tensor-type", "atn_v=Q8_0", "--tensor-type", "attn_k=Q8_0",
+        "--tensor-type-file", patterns,
+    )  # fmt: skip
+    assert code == 0
+    assert f"`atn_v=Q8_0` matches no tensor of `{source}`" in err
+    assert "`fnn_up=Q6_K` matches no tensor" in err
+    assert "attn_k=" not in err
+    assert "attn_v=" not in err

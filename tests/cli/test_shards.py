@@ -220,3 +220,12 @@ def test_headers_of_a_set_on_a_hub_are_bounded_together(
     code, out, err = gguf_hub("inspect", f"{REPO}:F32")
     assert (code, out) == (1, "")
     assert f"the headers of `{REPO}` are longer than" in err
+
+
+def test_merge_of_a_whole_model_says_that_it_is_one(
+    gguf_hub: Cli, whole: Path, tmp_path: Path
+) -> None:
+    code, out, err = gguf_hub("merge", whole, tmp_path / "out.gguf")
+    assert (code, out) == (1, "")
+    assert "is a whole model: there is nothing to merge" in err
+    assert list(tmp_path.iterdir()) == []

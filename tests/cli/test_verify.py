@@ -226,3 +226,27 @@ def test_impossible_questions_are_usage_errors(
     code, out, err = verify(*args)
     assert (code, out) == (2, "")
     assert words in err
+
+
+@pytest.mark.parametrize(
+    ("name", "raw"),
+    [("config.json", b"{}"), ("model.safetensors", b"\x08\0\0\0\0\0\0\0{}      "),
+     ("README.md", b"# A model"), ("LICENSE", b"")],
+)  # fmt: skip
+def test_a_file_that_is_no_gguf_has_an_unknown_origin(
+    row: Callable[..., tuple[int, dict[str, Any]]], name: str, raw: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(raw)
+    code, found = row(path)
+    assert (code, found["verdict"]) == (0, "not a GGUF, origin unknown")
+    assert (found["sha256"], found["issues"]) == (sha256(raw), [])
+
+
+def test_an_error_page_in_place_of_a_model_is_damage(
+    row: Callable[..., tuple[int, dict[str, Any]]], tmp_path: Path
+) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(b'{"error": "not found"}')
+    code, found = row(path)
+    assert (code, found["verdict"]) == (1, "damaged")

@@ -205,7 +205,7 @@ def test_the_commands_cut_and_join(gguf_hub, model: Path, tmp_path: Path) -> Non
 
 
 def test_a_dry_run_writes_nothing(gguf_hub, model: Path, tmp_path: Path) -> None:
-    size = ["--max-size", "0.0001", "--dry-run", "--json"]
+    size = ["--max-size", "0.1MB", "--dry-run", "--json"]
     code, out, _ = gguf_hub("split", model, tmp_path / "part", *size)
     data = json.loads(out)
     assert (code, data["written"]) == (0, False)
@@ -232,7 +232,8 @@ def test_nothing_is_overwritten_by_accident(gguf_hub, model: Path, tmp_path: Pat
     assert (code, "the input itself" in err) == (2, True)
 
 
-@pytest.mark.parametrize("args", [["--max-tensors", "0"], ["--max-size", "0"], ["--max-size", "x"]])
+@pytest.mark.parametrize("args", [["--max-tensors", "0"], ["--max-size", "0MB"],
+                                  ["--max-size", "x"], ["--max-size", "5000000"]])  # fmt: skip
 def test_limits_that_cannot_be_are_refused(gguf_hub, model: Path, args: list[str]) -> None:
     code, out, _ = gguf_hub("split", model, model.with_name("part"), *args)
     assert (code, out) == (2, "")

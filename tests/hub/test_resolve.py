@@ -349,3 +349,17 @@ def test_what_the_commands_say_about_files_without_hashes(
     code, out, err = gguf_hub("download", REPO, NAME, "-q")
     assert (code, out.strip(), "not verified" in err) == (0, str(paths[0]), True)
     assert gguf_hub("path", f"{REPO}:Q4_0")[1].strip() == str(paths[0])
+
+
+@pytest.mark.parametrize("is_apart", [False, True], ids=["one cache", "two folders"])
+def test_a_repository_of_which_several_models_are_here_is_a_question(
+    server: HubServer, tmp_path: Path, is_apart: bool
+) -> None:
+    for name in (NAME, "m.Q8_0.gguf"):
+        folder = LocalFolder(tmp_path / name) if is_apart else None
+        Resolver(connect=hub, custom_destination=folder).get(Target(REPO, FileSelector((name,))))
+    resolver = Resolver(connect=hub)
+    with pytest.raises(UsageError, match=r"which of the 2 models of `org/model`\?") as caught:
+        resolver.local_paths(REPO)
+    assert "download" not in str(caught.value.hint)
+    assert [path.name for path in resolver.local_paths(f"{REPO}:Q8_0")] == ["m.Q8_0.gguf"]

@@ -110,6 +110,7 @@ def command(
         check = partial(_checked_target, source=source, target=target, options=options)
         fitted = fit_file(source, options, wishes, imatrix, None if dry_run else check)
     plan = fitted.plan if fitted else _plan(source, type_name or "", options, wishes, imatrix)
+    _warn_of_idle_patterns(plan, wishes)
     outputs = [] if dry_run else _write(plan, source, target, options)
     if dry_run and not as_json:
         _print_table(plan, fitted)
@@ -214,6 +215,16 @@ def _wishes(options: dict[str, Any]) -> Wishes:
         leaves_output=options["leave_output_tensor"],
         tensors=tuple(patterns),
     )
+
+
+def _warn_of_idle_patterns(plan: QuantizePlan, wishes: Wishes) -> None:
+    """Say which patterns are found in no name; a file of patterns may be for several models."""
+    from gguf_hub.cli import console
+
+    names = [part.spec.name for part in plan.parts]
+    for pattern, type_ in wishes.tensors:
+        if not any(map(pattern.search, names)):
+            console.warn(f"`{pattern.pattern}={type_.name}` matches no tensor of `{plan.source}`")
 
 
 def _missing(plan: QuantizePlan) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gguf_hub.cli.options import SIZE, json_option
+from gguf_hub.cli.options import Size, json_option
 
 
 @click.command("split")
@@ -16,7 +16,7 @@ from gguf_hub.cli.options import SIZE, json_option
     "--max-size",
     "--split-max-size",
     "max_size_bytes",
-    type=SIZE,
+    type=Size(default_unit=None),
     metavar="SIZE",
     help="Maximum size of a shard, e.g. 2GB.",
 )

@@ -34,6 +34,7 @@ _MAX_RANGES = 4
 _COLOURS = {
     "verified": "green",
     "sound, origin unknown": "yellow",
+    "not a GGUF, origin unknown": "yellow",
     "sound, changed by gguf-hub edit": "yellow",
 }
 

@@ -67,7 +67,14 @@ class Measuring(contextlib.ExitStack):
         model, tokenizer = self._load(argument, n_ctx)
         if self._options["text_path"]:
             _require_same_tokens(reader.chunks, self._chunks(tokenizer, n_ctx, n_chunks))
-        return self._measure(reader.chunks, model, reader)
+        result = self._measure(reader.chunks, model, reader)
+        if reader.n_cut_off:
+            console.warn(
+                f"{reader.n_cut_off:,} of {result.perplexity.n_scored:,} tokens of the text lie "
+                f"below what `{self._options['logits_path']}` holds: the base's perplexity is "
+                "higher than this, and the ratio lower; write the file again with gguf-hub"
+            )
+        return result
 
     def _measure(
         self, chunks: Chunks, model: ModelSource, base: Source | None, sink: Any = None

@@ -37,12 +37,13 @@ class Verdict(str, Enum):
     DIFFERENT = "not what the hub has"
     NOT_GIVEN = "not the given SHA-256"
     UNKNOWN = "sound, origin unknown"
+    OTHER = "not a GGUF, origin unknown"
     EDITED = "sound, changed by gguf-hub edit"
 
     @property
     def is_good(self) -> bool:
         """Nothing was found wrong."""
-        return self in (Verdict.VERIFIED, Verdict.UNKNOWN, Verdict.EDITED)
+        return self in (Verdict.VERIFIED, Verdict.UNKNOWN, Verdict.OTHER, Verdict.EDITED)
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ def verify_file(
     if expected is None or expected.size_bytes in (None, size_bytes):
         sha256 = sha256_file(path, progress=progress)
     verdict = _verdict(report is None or report.is_sound, sha256, expected)
+    if verdict is Verdict.UNKNOWN and report is None and not parse_raw_part(path.name):
+        verdict = Verdict.OTHER
     if verdict is Verdict.DIFFERENT and (known := store.find(path)) and known.edited_at:
         verdict = Verdict.EDITED
     if verdict is Verdict.VERIFIED and expected and sha256:
@@ -145,11 +148,11 @@ def _role(report: Report) -> Role | None:
 def _check_structure(
     path: Path, level: Level, expected: ExpectedFile | None, progress: Progress
 ) -> Report | None:
-    """Check a GGUF; None for a raw part, and for what is another file and has a known SHA-256."""
+    """Check a GGUF; None for a raw part, and for another file, by its name and its bytes."""
     from gguf_hub.gguf.validate import validate_file
 
     name = (expected and expected.filename) or path.name
-    is_other = expected is not None and not is_gguf(name) and not _begins_as_gguf(path)
+    is_other = not is_gguf(name) and not _begins_as_gguf(path)
     if parse_raw_part(name) or is_other:
         return None
     return validate_file(path, level, progress=progress)

@@ -179,7 +179,7 @@ def test_an_unknown_chat_format_is_named_with_those_there_are(stories: Path) -> 
         ),
         (
             lambda llm: llm.create_chat_completion(USER, response_format={"type": "json_schema"}),
-            "response_format: expected a schema, found none",
+            "response_format: expected a schema under `json_schema.schema`, found none",
         ),
     ],
 )

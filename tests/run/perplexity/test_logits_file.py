@@ -39,8 +39,20 @@ def read_rows(path: Path, v: int) -> list[list[float]]:
         numbers = struct.unpack_from(f"<{n_vocab}H", raw, at + 8)
         rows.append([scale * number + smallest for number in numbers])
         at += 2 * nv
-    assert at == len(raw)
+    assert raw[at:].startswith(b"_scored_")  # ours, where llama.cpp has stopped reading
     return rows
+
+
+def as_of_llama_cpp(path: Path, v: int) -> None:
+    """Cut off what llama.cpp's files lack."""
+    path.write_bytes(path.read_bytes()[: file_size_bytes(6, N_CTX, v)])
+
+
+def surprised(v: int) -> np.ndarray:
+    """Probabilities of a model that a third of the tokens take entirely by surprise."""
+    probs = random_probs(v, 1)
+    probs[:, : v // 3] = 1e-12
+    return probs / probs.sum(axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize("v", [7, 8])
@@ -83,6 +95,45 @@ def test_saved_logits_serve_as_well_as_the_model(v: int, tmp_path: Path) -> None
     assert found.kl.value == pytest.approx(expected.kl.value, abs=1e-3)
     assert found.base.value.value == pytest.approx(expected.base.value.value, rel=1e-3)
     assert found.same_top == expected.same_top
+
+
+def test_a_surprised_base_keeps_its_perplexity(tmp_path: Path) -> None:
+    probs, path = surprised(9), tmp_path / "l.bin"
+    chunks = save(path, probs)
+    model = ModelSource(Markov(probs), 9, 0)
+    with path.open("rb") as file:
+        saved = LogitsReader.open(file, path)
+        result = measure(chunks, model, base=saved)
+    assert result.divergence is not None
+    assert result.divergence.base == result.perplexity
+    assert result.divergence.ratio.value == 1
+    assert result.divergence.dp_rms.value == 0
+    assert result.divergence.kl.value == pytest.approx(0, abs=1e-3)
+    assert saved.n_cut_off == 0
+
+
+@pytest.mark.parametrize(("probs", "is_surprised"), [(surprised, True), (random_probs, False)])
+def test_tokens_that_llama_cpps_file_lacks_are_counted(
+    probs, is_surprised: bool, tmp_path: Path
+) -> None:
+    args = (9,) if is_surprised else (9, 1)
+    path = tmp_path / "l.bin"
+    chunks = save(path, probs(*args))
+    as_of_llama_cpp(path, 9)
+    with path.open("rb") as file:
+        saved = LogitsReader.open(file, path)
+        measure(chunks, ModelSource(Markov(random_probs(9, 2)), 9, 0), base=saved)
+    n_surprises = int((chunks[:, N_CTX // 2 + 1 :] < 3).sum())
+    assert saved.n_cut_off == (n_surprises if is_surprised else 0)
+
+
+@pytest.mark.parametrize("value", [math.nan, 1.0])
+def test_a_damaged_part_of_ours_is_refused(value: float, tmp_path: Path) -> None:
+    path = tmp_path / "l.bin"
+    save(path, random_probs(7, 1))
+    path.write_bytes(path.read_bytes()[:-8] + struct.pack("<d", value))
+    with path.open("rb") as file, pytest.raises(GgufHubError, match="_scored_"):
+        LogitsReader.open(file, path)
 
 
 def test_a_failure_leaves_no_file(tmp_path: Path) -> None:
@@ -150,7 +201,7 @@ def test_a_file_that_shrinks_is_noticed(tmp_path: Path) -> None:
     save(path, random_probs(7, 1))
     with path.open("rb", buffering=0) as file:
         saved = LogitsReader.open(file, path)
-        path.write_bytes(path.read_bytes()[:-1])
+        path.write_bytes(path.read_bytes()[: file_size_bytes(6, N_CTX, 7) - 1])
         model = ModelSource(Markov(random_probs(7, 1)), 7, 0)
         with pytest.raises(GgufHubError, match="became shorter"):
             measure(saved.chunks, model, base=saved)
