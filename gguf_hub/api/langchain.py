@@ -189,11 +189,7 @@ class ChatGguf(_Sampling, BaseChatModel):
                 {"tool_calls": choice["message"]["tool_calls"]} if invalid_calls else {}
             ),
             response_metadata={**_metadata(choice), "model_name": answer["model"]},
-            usage_metadata={
-                "input_tokens": cost["prompt_tokens"],
-                "output_tokens": cost["completion_tokens"],
-                "total_tokens": cost["total_tokens"],
-            },
+            usage_metadata=_usage(cost),
         )
         return ChatResult(generations=[ChatGeneration(message=message)])
 
@@ -204,10 +200,14 @@ class ChatGguf(_Sampling, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        options = self._options(stop, kwargs)
+        options = {"stream_options": {"include_usage": True}, **self._options(stop, kwargs)}
         for part in self.client.create_chat_completion(
             _openai_messages(messages), stream=True, **options
         ):
+            if not part["choices"]:
+                cost = AIMessageChunk(content="", usage_metadata=_usage(part["usage"]))
+                yield ChatGenerationChunk(message=cost)
+                continue
             choice = part["choices"][0]
             message = AIMessageChunk(
                 content=choice["delta"].get("content") or "",
@@ -270,6 +270,15 @@ class GgufEmbeddings(_Settings, Embeddings):
 def _openai_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
     plain = convert_to_openai_messages(messages)
     return plain if isinstance(plain, list) else [plain]
+
+
+def _usage(cost: dict[str, int]) -> Any:
+    """Return OpenAI's ``usage`` as LangChain's ``UsageMetadata``."""
+    return {
+        "input_tokens": cost["prompt_tokens"],
+        "output_tokens": cost["completion_tokens"],
+        "total_tokens": cost["total_tokens"],
+    }
 
 
 def _metadata(choice: dict[str, Any]) -> dict[str, Any]:

@@ -69,7 +69,9 @@ def test_a_chat_model_answers_streams_and_does_so_async(client: Llama) -> None:
     assert answer.content == text
     assert answer.usage_metadata["total_tokens"] == expected["usage"]["total_tokens"]
     assert answer.response_metadata["finish_reason"] == "length"
-    assert "".join(str(chunk.content) for chunk in chat.stream(messages)) == text
+    chunks = list(chat.stream(messages))
+    assert "".join(str(chunk.content) for chunk in chunks) == text
+    assert sum(chunks[1:], chunks[0]).usage_metadata == answer.usage_metadata
     assert asyncio.run(chat.ainvoke(messages)).content == text
     assert asyncio.run(joined(chat.astream(messages))) == text
 

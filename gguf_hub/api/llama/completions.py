@@ -29,6 +29,7 @@ CHAT_TEMPERATURE = 0.2
 """llama-cpp-python's default for conversations; it is 0.8 for completions."""
 
 _CHAT_DEFAULTS = signatures.defaults(signatures.chat)
+del _CHAT_DEFAULTS["stream_options"]  # ours alone
 """Options that a handler of conversations is given, whatever the caller leaves out."""
 
 FALLBACK_FORMAT = "llama-2"
@@ -145,6 +146,7 @@ class Completions(LlamaBase):
         model: str | None = None,
         logprobs: bool | None = None,
         top_logprobs: int | None = None,
+        stream_options: Mapping[str, Any] | None = None,
         **sampling: Any,
     ) -> Any:
         """Answer a conversation.
@@ -163,6 +165,8 @@ class Completions(LlamaBase):
             model: Model name in the answer.
             logprobs: Whether to return the log probabilities of tokens.
             top_logprobs: Number of most likely tokens to return per token.
+            stream_options: ``{"include_usage": True}`` for a last chunk with ``usage``, as
+                OpenAI's; handlers of conversations are not given it.
             sampling: ``temperature`` (0.2 here), ``top_p`` and so on.
 
         Returns:
@@ -175,7 +179,9 @@ class Completions(LlamaBase):
             "logprobs": logprobs, "top_logprobs": top_logprobs, **sampling,
         }  # fmt: skip
         if self.chat_handler is None:
-            return self.answer_chat(self._chat_format, messages, **options)
+            return self.answer_chat(
+                self._chat_format, messages, stream_options=stream_options, **options
+            )
         return self.chat_handler(llama=self, messages=messages, **{**_CHAT_DEFAULTS, **options})
 
     def answer_chat(
@@ -196,6 +202,7 @@ class Completions(LlamaBase):
         model: str | None = None,
         logprobs: bool | None = None,
         top_logprobs: int | None = None,
+        stream_options: Mapping[str, Any] | None = None,
         **sampling: Any,
     ) -> Any:
         """Answer a conversation in a format: ``create_chat_completion``, without a handler.
@@ -219,7 +226,8 @@ class Completions(LlamaBase):
         )  # fmt: skip
         head = Head(model or self.model_path)
         if stream:
-            return self._stream_chat(generation, head, plan, bool(logprobs))
+            has_usage = bool((stream_options or {}).get("include_usage"))
+            return self._stream_chat(generation, head, plan, bool(logprobs), has_usage)
         return self._chat_answer(generation, head, plan, bool(logprobs))
 
     def create_chat_completion_openai_v1(self, *args: Any, **options: Any) -> Any:
@@ -248,13 +256,21 @@ class Completions(LlamaBase):
         )
 
     def _stream_chat(
-        self, generation: Generation, head: Head, plan: ChatPlan, has_logprobs: bool
+        self,
+        generation: Generation,
+        head: Head,
+        plan: ChatPlan,
+        has_logprobs: bool,
+        has_usage: bool,
     ) -> Iterator[Answer]:
         chat_stream = ChatStream(
             head, self.tokenizer_, plan, has_logprobs=has_logprobs, call_form="both"
         )
         for delta in self._deltas(generation):
             yield from chat_stream.chunks(delta)
+        if has_usage:
+            cost = usage(len(generation.request.prompt), generation.n_generated)
+            yield {**head.chat_chunk([]), "usage": cost}
 
     # -- what both share -------------------------------------------------------------------------
 

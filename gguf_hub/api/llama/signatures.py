@@ -97,7 +97,8 @@ def chat(
     mirostat_tau: float = 5.0, mirostat_eta: float = 0.1, model: str | None = None,
     logits_processor: Any = None, grammar: LlamaGrammar | str | None = None,
     logit_bias: Mapping[Any, float] | None = None, logprobs: bool | None = None,
-    top_logprobs: int | None = None, **more: Unpack[MoreSampling],
+    top_logprobs: int | None = None, *, stream_options: Mapping[str, Any] | None = None,
+    **more: Unpack[MoreSampling],
 ) -> Any:  # fmt: skip
     """Answer a conversation."""
     raise NotImplementedError

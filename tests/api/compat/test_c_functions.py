@@ -90,6 +90,7 @@ def test_batches_that_cannot_be(llm: L.Llama, tokens: list[int]) -> None:
     assert L.llama_decode(llm.ctx, batch_of(tokens, 7, {0})) == -1  # a gap before it
     assert L.llama_decode(llm.ctx, batch_of([], 0, set())) == -1
     assert L.llama_decode(llm.ctx, batch_of([1] * 129, 0, {0})) == 1
+    assert L.llama_decode(llm.ctx, batch_of([llm.n_vocab()], 0, {0})) == -1
     other = batch_of(tokens, 0, {0})
     other.seq_id[1][0] = 1
     with pytest.raises(NotImplementedError, match="one sequence"):
@@ -105,8 +106,12 @@ def test_texts_and_tokens(llm: L.Llama, tokens: list[int]) -> None:
     assert buffer[: len(tokens)] == tokens
     assert L.llama_tokenize(vocab, data, len(data), buffer, 2, True, False) == -len(tokens)
     text = ctypes.create_string_buffer(64)
-    assert L.llama_detokenize(vocab, buffer, len(tokens), text, 64, True, False) == len(data)
-    assert text.raw[: len(data)] == data
+    for i, removes, expected in [
+        (0, True, b" " + data), (0, False, b" " + data), (1, True, data), (1, False, data)
+    ]:  # fmt: skip
+        part = (ctypes.c_int32 * 32)(*tokens[i:])
+        n = L.llama_detokenize(vocab, part, len(tokens) - i, text, 64, removes, False)
+        assert text.raw[:n] == expected  # the blank after a begin token, as llama.cpp writes it
     piece = llm.tokenizer_.token_bytes(tokens[1])
     assert L.llama_token_to_piece(vocab, tokens[1], text, 1, 0, False) == -len(piece)
     n = L.llama_token_to_piece(vocab, ctypes.c_int32(tokens[1]), text, 64, 0, False)
@@ -234,3 +239,16 @@ def test_a_chain_must_choose(llm: L.Llama, tokens: list[int]) -> None:
     assert llm.detokenize([forced.sample(llm._ctx)]).strip() == b"7"
     with pytest.raises(NotImplementedError, match="arrays"):
         forced.add_custom(print)
+
+
+def test_methods_that_are_not_there_say_why(llm: L.Llama) -> None:
+    for name in ("set_n_threads", "get_embeddings", "get_embeddings_ith", "get_embeddings_seq",
+                 "get_state_size", "kv_cache_seq_cp", "kv_cache_seq_keep", "kv_cache_seq_shift",
+                 "set_rng_seed"):  # fmt: skip
+        assert not hasattr(llm._ctx, name)
+        with pytest.raises(AttributeError, match=f"no attribute '{name}': .* "):
+            getattr(llm._ctx, name)
+    with pytest.raises(AttributeError, match="no attribute 'clone': make another"):
+        internals.LlamaSampler().clone()
+    with pytest.raises(AttributeError, match=r"no attribute 'x'$"):
+        internals.LlamaSampler().x()

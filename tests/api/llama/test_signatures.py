@@ -13,7 +13,8 @@ from gguf_hub.api.llama import Llama
 from tests.api.llama.make_signatures import METHODS, signature
 
 PEER = json.loads(Path(__file__).with_name("signatures.json").read_text())
-OWN = {"__init__": {"cluster"}, "from_pretrained": {"revision"}}
+OWN = {"__init__": {"cluster"}, "from_pretrained": {"revision"},
+       "create_chat_completion": {"stream_options"}}  # fmt: skip
 FREE = {"options", "more", "kwargs"}
 """Names of ``**`` parameters."""
 

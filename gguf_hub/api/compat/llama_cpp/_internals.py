@@ -18,10 +18,13 @@ from gguf_hub.api.compat.llama_cpp.c_context import llama_context_params, open_c
 from gguf_hub.api.compat.llama_cpp.c_model import llama_model_params
 from gguf_hub.api.compat.llama_cpp.handles import handle_of, release
 from gguf_hub.api.compat.llama_cpp.opened import Context, ModelFile
-from gguf_hub.api.compat.llama_cpp.unavailable import refuse
+from gguf_hub.api.compat.llama_cpp.unavailable import Explained, refuse
 from gguf_hub.api.llama import LlamaGrammar, LlamaValueError
 from gguf_hub.run.generation import GrammarCache
 from gguf_hub.run.sampler import Sampler, SamplerConfig
+
+_EMBED = "`Llama.embed` returns embeddings"
+_ONE_SEQUENCE = "a context has one sequence, 0; open a context for each"
 
 
 class LlamaModel:
@@ -177,7 +180,7 @@ class LlamaModel:
         return llama_model_params()
 
 
-class LlamaContext:
+class LlamaContext(Explained):
     """A model that is ready to compute.
 
     Args:
@@ -189,6 +192,18 @@ class LlamaContext:
     Raises:
         GgufHubError: The file holds no model that runs here.
     """
+
+    _LACKS = {  # noqa: RUF012
+        "set_n_threads": "threads are set when it is opened, by `Llama(n_threads=...)`",
+        "get_embeddings": _EMBED,
+        "get_embeddings_ith": _EMBED,
+        "get_embeddings_seq": _EMBED,
+        "get_state_size": "`Llama.save_state().llama_state_size` is the size of its state",
+        "kv_cache_seq_cp": _ONE_SEQUENCE,
+        "kv_cache_seq_keep": _ONE_SEQUENCE,
+        "kv_cache_seq_shift": "positions do not move; `kv_cache_seq_rm` drops the last",
+        "set_rng_seed": "`Llama.set_seed` sets the seed",
+    }
 
     def __init__(
         self,
@@ -300,11 +315,13 @@ class LlamaBatch:
             batch.logits[batch.n_tokens - 1] = True
 
 
-class LlamaSampler:
+class LlamaSampler(Explained):
     """A chain of sampling steps, in the order in which they are added.
 
     The last one chooses: ``add_greedy``, ``add_dist`` or mirostat.
     """
+
+    _LACKS = {"clone": "make another one, and add the same steps"}  # noqa: RUF012
 
     def __init__(self) -> None:
         self._options: dict[str, Any] = {}

@@ -18,7 +18,7 @@ from gguf_hub.api.compat.llama_cpp.handles import find, handle_of, number, relea
 from gguf_hub.api.compat.llama_cpp.opened import Context, ModelFile
 from gguf_hub.api.compat.llama_cpp.unavailable import refuse
 from gguf_hub.api.llama import Llama
-from gguf_hub.errors import ContextFullError
+from gguf_hub.errors import ContextFullError, TokenIdError
 
 llama_context_p = NewType("llama_context_p", int)
 llama_memory_t = NewType("llama_memory_t", int)
@@ -204,8 +204,8 @@ def llama_decode(ctx: llama_context_p, batch: llama_batch, /) -> int:
     """Compute a batch.
 
     Returns:
-        0, 1 where it does not fit into the context, -1 where it is empty or its positions do not
-        follow those in the cache.
+        0, 1 where it does not fit into the context, -1 where it is empty, has ids that the model
+        does not have, or positions that do not follow those in the cache.
 
     Raises:
         UnavailableError: It has several sequences.
@@ -223,6 +223,8 @@ def llama_decode(ctx: llama_context_p, batch: llama_batch, /) -> int:
         context.decode([batch.token[i] for i in range(n_tokens)], position, _wanted(batch))
     except ContextFullError:
         return 1
+    except TokenIdError:
+        return -1
     return 0
 
 

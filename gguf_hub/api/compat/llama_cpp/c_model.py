@@ -388,10 +388,14 @@ def llama_detokenize(
 ) -> int:
     """Write the text of tokens; return its bytes, or minus that where they do not fit."""
     tokenizer, ids = find(Vocabulary, vocab).tokenizer, [tokens[i] for i in range(number(n_tokens))]
-    if remove_special:
-        ids = list(_without_ends(ids, tokenizer.bos_id, tokenizer.eos_id))
-    data = b"".join(tokenizer.token_bytes(i, bool(unparse_special)) for i in ids)
-    return _write(tokenizer.strip_prefix(data), text, number(text_len_max))
+    first, vocab_ = ids[:1], tokenizer.vocab
+    if remove_special:  # what encoding would have put there
+        bos = tokenizer.bos_id if vocab_.add_bos else None
+        ids = list(_without_ends(ids, bos, tokenizer.eos_id if vocab_.add_eos else None))
+    pieces = [tokenizer.token_bytes(i, bool(unparse_special)) for i in ids]
+    if ids[:1] == first and pieces:  # a blank after a begin token is kept, as in llama.cpp
+        pieces[0] = tokenizer.strip_prefix(pieces[0])
+    return _write(b"".join(pieces), text, number(text_len_max))
 
 
 def _without_ends(ids: list[int], bos: int | None, eos: int | None) -> Iterator[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from gguf_hub.errors import UsageError
@@ -18,6 +18,19 @@ class UnavailableError(UsageError, NotImplementedError):
 def refuse(name: str, reason: str = _NOTHING_BEHIND, hint: str = _HINT) -> NoReturn:
     """Raise an UnavailableError that says why ``llama_cpp.<name>`` cannot be used."""
     raise UnavailableError(f"`llama_cpp.{name}` cannot be used with gguf-hub: {reason}", hint=hint)
+
+
+class Explained:
+    """A class that says of names of llama-cpp-python's class which it lacks why it does."""
+
+    _LACKS: Mapping[str, str] = {}
+    """Name -> the reason, or what to use."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Raise an AttributeError, with the reason where there is one."""
+        text = f"{type(self).__name__!r} object has no attribute {name!r}"
+        reason = self._LACKS.get(name)
+        raise AttributeError(f"{text}: {reason}" if reason else text)
 
 
 def function(name: str, reason: str = _NOTHING_BEHIND, hint: str = _HINT) -> Callable[..., Any]:
