@@ -155,7 +155,7 @@ def parse_value(
     try:
         return _parse_as(chosen, text)
     except (ValueError, TypeError, KeyError, OverflowError) as exc:
-        raise UsageError(f"`{key}`: `{shown(text)}`is not of type {chosen}") from exc
+        raise UsageError(f"`{key}`: `{shown(text)}` is not of type {chosen}") from exc
 
 
 def _parse_as(type_name: str, text: str) -> Field:

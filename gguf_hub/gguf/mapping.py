@@ -12,6 +12,7 @@ import ctypes
 import errno
 import mmap
 import os
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class Extent:
 @contextlib.contextmanager
 def read_errors(path: Path) -> Iterator[None]:
     """Raise ``GgufError`` for what keeps a file from being opened, mapped or read."""
+    _require_no_pipe(path)
     try:
         yield
     except FileNotFoundError as exc:
@@ -65,6 +67,16 @@ def read_errors(path: Path) -> Iterator[None]:
         raise GgufError(
             f"cannot read `{path}`: {reason_of(exc)}", path=path, hint=hint if is_memory else None
         ) from exc
+
+
+def _require_no_pipe(path: Path) -> None:
+    """Refuse what would be waited for without end when it is opened."""
+    try:
+        is_pipe = stat.S_ISFIFO(path.stat().st_mode)
+    except (OSError, ValueError):
+        return  # opening it says why
+    if is_pipe:
+        raise GgufError(f"`{path}` is a pipe: expected a file", path=path)
 
 
 def starts_of(sizes: Sequence[int]) -> list[int]:

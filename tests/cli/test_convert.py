@@ -92,3 +92,13 @@ def test_an_absent_package_is_one_sentence(
         "error: converting needs the package `safetensors`, which is not installed\n\n"
         "hint: pip install 'gguf-hub[convert]'\n"
     )
+
+
+@pytest.mark.parametrize("is_gguf", [True, False])
+def test_a_file_in_place_of_a_folder_is_named(is_gguf: bool, gguf_hub, tmp_path: Path) -> None:
+    path = tmp_path / "in.gguf"
+    path.write_bytes(b"GGUF\x03\0\0\0" if is_gguf else b"{}")
+    code, out, err = gguf_hub("convert", path, tmp_path / "out.gguf")
+    assert (code, out) == (2, "")
+    assert ("is a GGUF already" if is_gguf else "expected a folder with config.json") in err
+    assert ("gguf-hub quantize" in err) is is_gguf

@@ -321,3 +321,14 @@ def test_numbers_per_block_and_a_tokenizer_of_another_kind(tmp_path: Path, gguf_
     _, out, _ = gguf_hub("inspect", path)
     for words in ("apache-2.0", "chat template  yes", "yarn scaling"):
         assert words in out
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+@pytest.mark.parametrize("command", ["inspect", "verify", "upgrade", "split"])
+def test_nobody_waits_for_a_pipe(command: str, gguf_hub, tmp_path: Path) -> None:
+    pipe = tmp_path / "m.gguf"
+    os.mkfifo(pipe)
+    rest = {"upgrade": ["out.gguf"], "split": ["out"]}.get(command, [])
+    code, out, err = gguf_hub(command, pipe, *rest)
+    assert (code, out) == (1, "")
+    assert "is a pipe" in err

@@ -300,3 +300,21 @@ def test_a_pattern_that_matches_no_tensor_is_named(source: Path, tmp_path: Path,
     assert "`fnn_up=Q6_K` matches no tensor" in err
     assert "attn_k=" not in err
     assert "attn_v=" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["Q4_K_M"], "missing argument 'OUT'"),
+        (["out.gguf"], "missing argument 'TYPE'"),
+        (["-", "Q8_0"], "expected a file, as a GGUF is not written to stdout"),
+    ],
+)
+def test_the_argument_that_is_missing_is_named(
+    arguments: list[str], said: str, gguf_hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = gguf_hub("quantize", "in.gguf", *arguments)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert list(tmp_path.iterdir()) == []

@@ -48,8 +48,8 @@ def test_what_is_none_is_refused_with_an_example(text: str) -> None:
     ("override", "message"),
     [
         (Override("llama.block_count", "float", "2"), "expected int, found float"),
-        (Override("llama.block_count", "int", "two"), "is not of type uint32"),
-        (Override("llama.block_count", "int", "-1"), "is not of type uint32"),
+        (Override("llama.block_count", "int", "two"), "`two` is not of type uint32"),
+        (Override("llama.block_count", "int", "-1"), "`-1` is not of type uint32"),
         (Override("general.name", "int", "1"), "expected str, found int"),
         (Override("my.key", "int", "1"), "a key that no program knows"),
     ],

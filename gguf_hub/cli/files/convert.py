@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -10,6 +11,7 @@ import click
 from gguf_hub.cli.options import layout_option, offline_option, output_options
 
 if TYPE_CHECKING:
+    from gguf_hub.errors import UsageError
     from gguf_hub.progress import Progress
     from gguf_hub.run.convert.conversion import Conversion
 
@@ -143,6 +145,21 @@ def _report(plan: Conversion, target: Path, *, is_written: bool, as_json: bool) 
     report(data, [note], target if is_written else None, as_json=as_json)
 
 
+def _not_a_checkpoint(path: Path) -> UsageError:
+    from gguf_hub.errors import UsageError
+    from gguf_hub.gguf.format import MAGIC
+
+    with path.open("rb") as file:
+        is_gguf = file.read(len(MAGIC)) == MAGIC
+    if is_gguf:
+        hint = f"`gguf-hub quantize {quote(str(path))} OUT TYPE` changes the type of its weights"
+        return UsageError(f"`{path}` is a GGUF already: there is nothing to convert", hint=hint)
+    return UsageError(
+        f"`{path}` is a file: expected a folder with config.json and *.safetensors",
+        hint=f"its folder is `{path.parent}`",
+    )
+
+
 def _folder_of(
     source: str, revision: str | None, token: str | None, assume_yes: bool, progress: Progress
 ) -> tuple[Path, str]:
@@ -153,6 +170,8 @@ def _folder_of(
     from gguf_hub.paths import expand_user
 
     path = expand_user(source)
+    if path.is_file():
+        raise _not_a_checkpoint(path)
     if path.is_dir() or source.startswith((".", "/", "~")):
         return path, path.resolve().name
     resolver = make_resolver(token=token, progress=progress, assume_yes=assume_yes)

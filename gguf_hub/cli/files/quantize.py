@@ -120,9 +120,15 @@ def command(
 
 def _check_arguments(target: Path | None, type_name: str | None, *, is_fitted: bool) -> None:
     """Refuse a missing argument, or one too many, as click does."""
+    from gguf_hub.hub.download.quants import looks_like_quant
+
     if is_fitted and type_name is not None:
         raise click.UsageError("--fit and --target-size choose the types: leave TYPE out")
+    if str(target) == "-":
+        raise click.UsageError("OUT: expected a file, as a GGUF is not written to stdout")
     missing = "OUT" if target is None else "TYPE" if type_name is None else ""
+    if missing == "TYPE" and looks_like_quant(str(target)):  # TYPE stands in place of OUT
+        missing = "OUT"
     if missing and not is_fitted:
         raise click.UsageError(f"Missing argument '{missing}' (or --fit, or --target-size).")
 

@@ -30,7 +30,8 @@ def open_sources(argument: str, resolver: Resolver, revision: str | None) -> lis
     from gguf_hub.paths import expand_user
 
     path = expand_user(argument)
-    if os.path.exists(path):  # noqa: PTH110 - False for names that no file can have
+    # both are False for names that no file can have
+    if os.path.isfile(path) or os.path.isdir(path):  # noqa: PTH112, PTH113
         if parse_raw_part(path.name):
             return [(map_joined(find_raw_parts(path)), str(path))]
         shards = find_shards(path) if parse_shard(path) else ()

@@ -54,9 +54,9 @@ def command(files: tuple[str, ...], given_sha256: str | None, **options: Any) ->
     The expected SHA-256 comes from --sha256, the record of verified files, the Hugging Face cache,
     the download metadata of `--local-dir`, or finally the Hub.
 
-    With --repair, a damaged file is fixed in place: only the wrong segments are downloaded if gguf-
-    hub downloaded the file before; otherwise the whole file is downloaded and the differences are
-    written.
+    With --repair, a damaged file is fixed in place: only the wrong segments are downloaded if
+    gguf-hub downloaded the file before; otherwise the whole file is downloaded and the differences
+    are written.
 
     Exit code 1 if a file is damaged, different or missing.
     """

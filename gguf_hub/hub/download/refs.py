@@ -111,6 +111,8 @@ def parse_ref(
     # unlike Path's, this test is False for names that no file can have
     if not is_remote and os.path.isfile(path := expand_user(text)):  # noqa: PTH113
         return path
+    if not is_remote:
+        _require_no_odd_file(path)
     for file in catalog.files:
         if text.lower() in (file.quant.lower(), file.filename.lower()):
             return target_of_file(catalog, file)
@@ -122,6 +124,19 @@ def parse_ref(
         return target
     raise _no_such_quant(pasted, [file.quant for file in catalog.files]) or (
         _no_such_repo(text) if is_remote else _no_such_file(text)
+    )
+
+
+def _require_no_odd_file(path: Path) -> None:
+    """Refuse a link that leads nowhere, and what is neither a file nor a folder."""
+    if not os.path.lexists(path) or os.path.isdir(path):  # noqa: PTH112 - as above
+        return
+    if os.path.exists(path):  # noqa: PTH110 - as above
+        raise ModelNotFoundError(f"`{path}` is a pipe or a device: expected a file")
+    link = next(each for each in (path, *path.parents) if each.is_symlink())
+    leads_to = f"a link to `{link.readlink()}`, which is not there"
+    raise ModelNotFoundError(
+        f"`{path}` is {leads_to}", hint="put the file back there, or name another one"
     )
 
 

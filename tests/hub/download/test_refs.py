@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -135,3 +136,28 @@ def test_what_is_no_model_is_explained(
         parse_ref(text, CATALOG)
     found = f"{caught.value.message}\n{caught.value.hint}"
     assert [word for word in words if word not in found] == []
+
+
+@pytest.mark.parametrize("name", ["d.gguf", "folder/sub/d.gguf"])
+def test_a_link_that_leads_nowhere_is_named(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder" / "sub").mkdir(parents=True)
+    Path(name).symlink_to("nowhere")
+    with pytest.raises(ModelNotFoundError, match="is a link to `nowhere`, which is not there"):
+        parse_ref(name, CATALOG)
+
+
+def test_a_link_to_itself_is_named(tmp_path: Path) -> None:
+    link = tmp_path / "d.gguf"
+    link.symlink_to(link)
+    with pytest.raises(ModelNotFoundError, match="is a link to"):
+        parse_ref(str(link), CATALOG)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_a_pipe_is_no_model(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.gguf")
+    with pytest.raises(ModelNotFoundError, match="is a pipe or a device"):
+        parse_ref(str(tmp_path / "m.gguf"), CATALOG)
