@@ -72,7 +72,7 @@ def test_a_killed_run_is_gone_on_with(
     assert "is unfinished, and of another model, text or setting" in err
     code, _, err = run(tmp_path / "i.gguf")
     assert code == 0
-    assert "2 chunks are done" in err
+    assert "2 chunks are done; perplexity is measured on the other" in err
     assert (tmp_path / "i.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
 
 

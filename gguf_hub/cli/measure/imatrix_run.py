@@ -100,8 +100,10 @@ class Run(contextlib.ExitStack):
         run, checkpoint = self._checkpoint(loaded, chunks, before)
         n_left = checkpoint[1] if checkpoint else len(chunks)
         if checkpoint:
+            left = "" if options["no_ppl"] else f"; perplexity is measured on the other {n_left:,}"
             console.note(
                 f"note: goes on with `{self._output}`: {len(chunks) - n_left:,} chunks are done"
+                + left
             )
             before = merge([checkpoint[0]], options["ctx_size"])
 

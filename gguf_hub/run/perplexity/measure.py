@@ -125,9 +125,9 @@ def cut(tokens: Sequence[int], n_ctx: int, n_chunks: int | None = None) -> Chunk
         raise UsageError(f"{n_chunks} chunks: expected 1 or more")
     if len(tokens) < 2 * n_ctx:
         fitting = len(tokens) // 2
+        found = f"{len(tokens):,} token{'' if len(tokens) == 1 else 's'}"
         raise UsageError(
-            f"the text has {len(tokens):,} tokens: expected {2 * n_ctx:,} or more, two chunks of "
-            f"{n_ctx:,}",
+            f"the text has {found}: expected {2 * n_ctx:,} or more, two chunks of {n_ctx:,}",
             hint="give a longer text" + (f", or `-c {fitting}`" if fitting >= MIN_N_CTX else ""),
         )
     count = min(len(tokens) // n_ctx, n_chunks or len(tokens))

@@ -221,3 +221,9 @@ def test_a_real_model_on_a_real_text(data: Path) -> None:
                 nll.append(np.log(np.exp(logits[at]).sum()) - logits[at][chunk[at + 1]])
     assert found.perplexity.n_scored == 3 * 99
     assert found.perplexity.nll.value == pytest.approx(np.mean(nll), rel=1e-9)
+
+
+@pytest.mark.parametrize(("n", "said"), [(0, "0 tokens:"), (1, "1 token:"), (2, "2 tokens:")])
+def test_a_short_text_is_counted_in_words(n: int, said: str) -> None:
+    with pytest.raises(UsageError, match=f"the text has {said}"):
+        cut([1] * n, 8)
