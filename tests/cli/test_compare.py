@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import FileType
+from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.run.quants.quantize import quantize_file
 from tests.synth import TINY, write_mixtral
+
+_TOKENS = "tokenizer.ggml.tokens"
 
 
 @pytest.fixture
@@ -52,6 +56,23 @@ def test_quants_are_compared_with_the_first(models: list[Path], text: Path, gguf
     assert "tokens scored in" in err
 
 
+def test_a_model_of_another_vocabulary_is_named(
+    models: list[Path], text: Path, tmp_path: Path, gguf_hub
+) -> None:
+    with GgufFile.open(models[0]) as file:
+        names = list(file.fields[_TOKENS].value)
+        h, e = names.index("<0x68>"), names.index("<0x65>")
+        names[h], names[e] = names[e], names[h]
+        fields = {**file.fields, _TOKENS: type(file.fields[_TOKENS]).of(names)}
+        tensors = [(info, file.tensor_bytes(name)) for name, info in file.tensors.items()]
+        write_gguf(tmp_path / "other.gguf", fields, tensors)
+    other = tmp_path / "other.gguf"
+    code, out, err = gguf_hub("compare", models[0], other, "-f", text, "-c", 16, "-t", 1)
+    assert (code, out) == (2, "")
+    assert f"`{other}` reads the text as other tokens than the base did" in err
+    assert "--text" not in err
+
+
 @pytest.mark.slow
 def test_logits_of_the_base_are_kept(
     models: list[Path], text: Path, tmp_path: Path, gguf_hub
@@ -67,7 +88,7 @@ def test_logits_of_the_base_are_kept(
     text.write_text("Another text altogether, and one that is long enough for chunks.")
     code, _, err = gguf_hub("compare", models[2], "-f", text, *args)
     assert code == 2
-    assert "of another text" in err
+    assert "reads the text as other tokens than the base did" in err
 
 
 @pytest.mark.slow

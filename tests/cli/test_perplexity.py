@@ -77,7 +77,7 @@ def test_saved_logits_of_another_text_are_refused(
     args = ("--kl-divergence", "--kl-divergence-base", saved, "--text", text, "-t", 1)
     code, out, err = gguf_hub("perplexity", model, *args)
     assert (code, out) == (2, "")
-    assert "the saved logits are of another text" in err
+    assert "reads the text as other tokens than the base did" in err
 
 
 def test_a_base_of_another_vocabulary_is_refused(

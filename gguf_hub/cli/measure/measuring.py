@@ -66,7 +66,8 @@ class Measuring(contextlib.ExitStack):
         n_chunks, n_ctx = reader.chunks.shape
         model, tokenizer = self._load(argument, n_ctx)
         if self._options["text_path"]:
-            _require_same_tokens(reader.chunks, self._chunks(tokenizer, n_ctx, n_chunks))
+            own = self._chunks(tokenizer, n_ctx, n_chunks)
+            _require_same_tokens(argument, reader.chunks, own)
         result = self._measure(reader.chunks, model, reader)
         if reader.n_cut_off:
             console.warn(
@@ -141,10 +142,11 @@ class Measuring(contextlib.ExitStack):
         return self.enter_context(write_logits(self._options["logits_path"], chunks, n_vocab))
 
 
-def _require_same_tokens(saved: Chunks, chunks: Chunks) -> None:
-    """Refuse saved logits of another text or vocabulary."""
+def _require_same_tokens(argument: str, saved: Chunks, chunks: Chunks) -> None:
+    """Refuse logits of another text or vocabulary."""
     if saved.shape != chunks.shape or (saved != chunks).any():
         raise UsageError(
-            "the saved logits are of another text, or of another vocabulary",
-            hint="drop --text: the file of logits contains the tokens",
+            f"`{argument}` reads the text as other tokens than the base did: its vocabulary is "
+            "another, or that text was",
+            hint="compare models of one vocabulary, on the text that the base has read",
         )
