@@ -63,6 +63,7 @@ def test_run_and_the_library_agree(folder: Path, data: Path, gguf_hub: Cli) -> N
     stories = data / "models" / "stories260K.f32.gguf"
     assert "tokenizer.chat_template" not in GgufFile.open(stories).metadata
     blob = ollama_model(folder, NAME, stories.read_bytes(), template=FORMATS[2].template)
+    assert "chat template  no; conversation format `gemma`" in gguf_hub("inspect", blob)[1]
     _, _, err = gguf_hub("run", blob, "-cnv", "-st", "-p", "Hi", "-n", 2, "--temp", 0)
     assert "conversation format `gemma` as Ollama's template of this model has it" in err
     with Llama(str(blob), n_ctx=64, verbose=False) as llama:
