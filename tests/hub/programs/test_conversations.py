@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from gguf_hub.api.llama import Llama
+from gguf_hub.api.server.opening import open_service
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.hub.programs.conversations import choose_chat_format
 from gguf_hub.hub.programs.go_templates import FORMATS
 from gguf_hub.run.chat import find_format
+from gguf_hub.run.model.settings import ModelSettings
 from tests.hub.programs.folders import ollama_model
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -68,3 +70,10 @@ def test_run_and_the_library_agree(folder: Path, data: Path, gguf_hub: Cli) -> N
     assert "conversation format `gemma` as Ollama's template of this model has it" in err
     with Llama(str(blob), n_ctx=64, verbose=False) as llama:
         assert llama.chat_format == "gemma"
+
+
+def test_the_server_has_the_same_format(folder: Path, data: Path) -> None:
+    stories = (data / "models" / "stories260K.f32.gguf").read_bytes()
+    blob = ollama_model(folder, NAME, stories, template=FORMATS[2].template)
+    with open_service(blob, ModelSettings(n_ctx=64)) as service:
+        assert service.chat_format == find_format("gemma")
