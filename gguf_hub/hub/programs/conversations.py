@@ -17,8 +17,10 @@ from gguf_hub.progress import SILENT, Progress
 
 _KEY = "tokenizer.chat_template"
 _HARMONY = frozenset({"<|start|>", "<|channel|>", "<|message|>"})
-_RENDERERS = {"qwen3": "chatml", "olmo3": "chatml", "harmony": "gpt-oss", "gpt-oss": "gpt-oss"}
-"""How names of renderers begin -> the format that they write."""
+_RENDERERS = dict.fromkeys(("qwen3-coder", "qwen3-vl-instruct", "qwen3-vl-thinking"), "chatml")
+"""Renderer -> the format that it writes. Source: Ollama at fb30760, model/renderers."""
+_OTHERS = ("<|im_sep|>", "<<SYS>>", "[SYSTEM_PROMPT]")
+"""Marks of formats that share a mark with one that is known here, and are not it."""
 
 
 def choose_chat_format(
@@ -34,7 +36,7 @@ def choose_chat_format(
     entries = set(read_conversations(path))
     names = {_name_of(*entry) for entry in entries}
     if len(names) == 1 and (name := names.pop()):
-        progress.note(f"conversation format `{name}` as Ollama's template of this model has it")
+        progress.note(f"conversation format `{name}` as Ollama has this model")
         return name
     if not entries and _is_gpt_oss(metadata):
         progress.note("conversation format `gpt-oss`, by the model's architecture and tokens")
@@ -50,11 +52,14 @@ def choose_chat_format(
 def _name_of(template: str, renderer: str) -> str | None:
     """Return the format of a template in Ollama's language, or of a renderer, which counts."""
     if renderer:
-        return next((to for start, to in _RENDERERS.items() if renderer.startswith(start)), None)
+        return _RENDERERS.get(renderer)
+    if any(mark in template for mark in _OTHERS):
+        return None
     if all(mark in template for mark in _HARMONY):
         return "gpt-oss"
     found = format_of(template)
-    return found.name if found is not None else None
+    # what follows a turn tells formats apart whose turns begin alike
+    return found.name if found is not None and found.user[1].strip() in template else None
 
 
 def _is_gpt_oss(metadata: Mapping[str, Any]) -> bool:

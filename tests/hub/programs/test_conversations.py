@@ -34,6 +34,10 @@ def folder(tmp_path: Path) -> Path:
         ("{{ .Prompt }}", {"renderer": "qwen3-vl-instruct"}, "chatml"),
         ("{{ .Prompt }}", {}, None),
         ("<|im_start|>", {"renderer": "unknown"}, None),
+        ("<|im_start|>user<|im_sep|>{{ .Prompt }}<|im_end|>", {}, None),  # Phi 4
+        ("[INST] <<SYS>>{{ .System }}<</SYS>> {{ .Prompt }} [/INST]", {}, None),  # Llama 2
+        ("[SYSTEM_PROMPT]{{ .System }}[/SYSTEM_PROMPT][INST]{{ .Prompt }}[/INST]", {}, None),
+        ("<|user|>\n{{ .Prompt }}\n<|assistant|>\n", {}, None),
     ],
 )
 def test_the_format_is_that_of_ollamas_template_or_renderer(
@@ -67,7 +71,7 @@ def test_run_and_the_library_agree(folder: Path, data: Path, gguf_hub: Cli) -> N
     blob = ollama_model(folder, NAME, stories.read_bytes(), template=FORMATS[2].template)
     assert "chat template  no; conversation format `gemma`" in gguf_hub("inspect", blob)[1]
     _, _, err = gguf_hub("run", blob, "-cnv", "-st", "-p", "Hi", "-n", 2, "--temp", 0)
-    assert "conversation format `gemma` as Ollama's template of this model has it" in err
+    assert "conversation format `gemma` as Ollama has this model" in err
     with Llama(str(blob), n_ctx=64, verbose=False) as llama:
         assert llama.chat_format == "gemma"
 
