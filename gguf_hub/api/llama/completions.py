@@ -6,6 +6,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from gguf_hub.api.llama import signatures
@@ -15,6 +16,8 @@ from gguf_hub.api.llama.inputs import prompt_of, stop_texts
 from gguf_hub.api.llama.parts import LlamaChatCompletionHandlerNotFoundException, LlamaValueError
 from gguf_hub.api.llama.signatures import like
 from gguf_hub.errors import CacheLostError, GgufHubError, UsageError
+from gguf_hub.hub.programs.conversations import choose_chat_format
+from gguf_hub.progress import SILENT, LoggedNotes
 from gguf_hub.run.chat import ChatFormat
 from gguf_hub.run.generation import Generation, GenerationRequest
 from gguf_hub.run.generation.answers import Answer, Head, chat_logprobs, usage
@@ -275,6 +278,8 @@ class Completions(LlamaBase):
     # -- what both share -------------------------------------------------------------------------
 
     def _set_chat_format(self, name: str | None) -> None:
+        progress = LoggedNotes() if self.verbose else SILENT
+        name = choose_chat_format(Path(self.model_path), self._metadata, name, progress)
         try:
             self._chat_format, is_fallback = format_of(
                 self._metadata, name, self.tokenizer_, fallback=FALLBACK_FORMAT

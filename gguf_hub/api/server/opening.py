@@ -14,6 +14,7 @@ from gguf_hub.api.server.service import ModelInfo, Service
 from gguf_hub.gguf.hparams import HyperParameters
 from gguf_hub.gguf.shard_names import model_name
 from gguf_hub.gguf.shards import Gguf, open_gguf
+from gguf_hub.hub.programs.conversations import choose_chat_format
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.chat import own_template
 from gguf_hub.run.generation.engine import Drafter
@@ -68,6 +69,7 @@ def open_service(
     with open_model(
         path, settings, drafter=drafter, draft=draft, host=host, progress=progress
     ) as loaded:
+        chat_format = choose_chat_format(path, loaded.file.metadata, chat_format, progress)
         service = Service(
             _model_info(name, loaded), loaded.tokenizer, loaded.file.metadata,
             Scheduler(loaded.model, n_waiting=n_waiting, drafter=loaded.drafter),

@@ -54,6 +54,9 @@ def command(
     if model is None:
         raise click.UsageError("missing argument FILE")
     sources = open_sources(model, make_resolver(catalog_path, token=token), revision)
+    from gguf_hub.gguf.metadata import Metadata
+    from gguf_hub.hub.programs.conversations import choose_chat_format
+
     inspection = inspect_set(sources)
     if as_json:
         console.print_json(
@@ -65,6 +68,7 @@ def command(
         if pattern:
             output.print_tensors(inspection, pattern)
     else:
-        output.print_summary(inspection)
+        fields = Metadata(inspection.header.fields)
+        output.print_summary(inspection, choose_chat_format(Path(sources[0][1]), fields, None))
     output.print_issues(inspection)
     return 0 if inspection.report.is_sound else 1

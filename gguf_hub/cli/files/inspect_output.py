@@ -25,10 +25,10 @@ _LONG = 1 << 20
 _VERDICT = {True: ("yes", "green"), False: ("no", "red"), None: ("unknown", "yellow")}
 
 
-def print_summary(inspection: Inspection) -> None:
+def print_summary(inspection: Inspection, chat_format: str | None = None) -> None:
     """Print the summary: properties, sizes by part and type, compatible programs."""
     console.say(console.style(inspection.name, bold=True))
-    for label, text in _summary_rows(inspection.summary):
+    for label, text in _summary_rows(inspection.summary, chat_format):
         console.say(f"  {label:<15}{text}")
     total = inspection.summary.data_bytes or 1
     for title, shares in (("parts", inspection.summary.parts), ("types", inspection.summary.types)):
@@ -44,7 +44,7 @@ def print_summary(inspection: Inspection) -> None:
         console.say(f"  {'fix':<15}{console.style(command, 'cyan')}")
 
 
-def _summary_rows(summary: Summary) -> Iterator[tuple[str, str]]:
+def _summary_rows(summary: Summary, chat_format: str | None) -> Iterator[tuple[str, str]]:
     from gguf_hub.units import format_count, format_gib, format_size
 
     if summary.name:
@@ -67,10 +67,14 @@ def _summary_rows(summary: Summary) -> Iterator[tuple[str, str]]:
         scaling = f", {shown(summary.rope_scaling)} scaling" if summary.rope_scaling else ""
         yield "context", f"{summary.n_ctx_train:,} tokens{scaling}"
     yield "tokenizer", _tokenizer(summary)
-    yield "chat template", "yes" if summary.has_chat_template else "no"
+    yield "chat template", "yes" if summary.has_chat_template else _beside(chat_format)
     if summary.license:
         yield "licence", shown(summary.license)
     yield "layout", _layout(summary)
+
+
+def _beside(chat_format: str | None) -> str:
+    return f"no; conversation format `{chat_format}`" if chat_format else "no"
 
 
 def _shape(summary: Summary) -> str:

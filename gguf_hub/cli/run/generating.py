@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,7 @@ def generate(
     from gguf_hub.cli.run.prompt_cache import prompt_cache
     from gguf_hub.cli.run.speaking import speak
     from gguf_hub.cli.run.text_generator import TextGenerator
+    from gguf_hub.hub.programs.conversations import choose_chat_format
     from gguf_hub.run.opening import open_model
 
     start_time = time.perf_counter()
@@ -81,6 +83,10 @@ def generate(
                                settings.grammar, settings.schema, options["ignore_eos"],
                                n_keep=n_keep(options))  # fmt: skip
         try:
+            if settings.mode in ("auto", "chat", "instruct"):
+                metadata = loaded.file.metadata
+                template = choose_chat_format(path, metadata, settings.template, progress)
+                settings = replace(settings, template=template)
             with prompt_cache(generator, loaded, options):
                 speak(generator, settings, prompt, loaded.file.metadata, options)
         finally:

@@ -163,6 +163,35 @@ def _model_of(folder: Path, name: OllamaName, manifest: Mapping[str, Any]) -> Ol
     return OllamaModel(name, blob, blob.name.removeprefix("sha256-"), quant)
 
 
+def read_conversations(blob: Path) -> Iterator[tuple[str, str]]:
+    """Yield template and renderer of each manifest that names a blob as its model."""
+    blob = blob.absolute()
+    folder = blob.parent.parent
+    if blob.parent.name != "blobs" or not blob.name.startswith("sha256-"):
+        return
+    for tree in _TREES:
+        for path in sorted((folder / tree).glob("*/*/*/*")):
+            manifest = read_manifest(folder, path)
+            layers = _layers(manifest, MODEL)
+            if blob not in [_blob(folder, layer.get("digest")) for layer in layers]:
+                continue
+            config = manifest.get("config")
+            settings = _blob(folder, config.get("digest")) if isinstance(config, dict) else None
+            renderer = _read_json(settings).get("renderer") if settings else None
+            templates = [_blob(folder, layer.get("digest"))
+                         for layer in _layers(manifest, TEMPLATE)]  # fmt: skip
+            text = "".join(_read_text(each) for each in templates if each is not None)
+            yield text, renderer if isinstance(renderer, str) else ""
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
 def _layers(manifest: Mapping[str, Any], kind: str) -> list[Mapping[str, Any]]:
     return [layer for layer in _dicts(manifest.get("layers")) if layer.get("mediaType") == kind]
 

@@ -17,7 +17,14 @@ from typing import Any
 
 from gguf_hub.errors import UsageError
 from gguf_hub.run.chat import generic
-from gguf_hub.run.chat.messages import ChatPrompt, Message, merge_system, plain_messages
+from gguf_hub.run.chat.harmony import HarmonyFormat
+from gguf_hub.run.chat.messages import (
+    ChatFormat,
+    ChatPrompt,
+    Message,
+    merge_system,
+    plain_messages,
+)
 
 Around = tuple[str, str]
 """What stands before and after a text."""
@@ -264,13 +271,14 @@ _ALIASES = {
 }
 
 
-def find_format(name: str) -> NamedFormat:
+def find_format(name: str) -> ChatFormat:
     """Return the format of this name.
 
     Raises:
         UsageError: There is none; the nearest names are in the hint.
     """
-    known = {**FORMATS, **{alias: FORMATS[target] for alias, target in _ALIASES.items()}}
+    known: dict[str, ChatFormat] = {**FORMATS, "gpt-oss": HarmonyFormat()}
+    known |= {alias: FORMATS[target] for alias, target in _ALIASES.items()}
     format_ = known.get(name.strip().lower())
     if format_ is None:
         near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)

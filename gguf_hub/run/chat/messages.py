@@ -31,7 +31,7 @@ class ChatFormat(Protocol):
 
     @property
     def source(self) -> str:
-        """The template; empty where there is none."""
+        """The template, or the marks that answers are read by; empty where there are none."""
         ...
 
     def render(

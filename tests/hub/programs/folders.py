@@ -17,11 +17,12 @@ def put_blob(folder: Path, data: bytes) -> tuple[Path, str]:
 
 
 def ollama_model(
-    folder: Path, name: str, data: bytes, file_type: str = "Q4_0", tree: str = "manifests"
-) -> Path:
+    folder: Path, name: str, data: bytes, file_type: str = "Q4_0", tree: str = "manifests",
+    template: str = "", **settings: str
+) -> Path:  # fmt: skip
     """Put a model into Ollama's folder, as ``host/namespace/model/tag``; return its blob."""
     blob, digest = put_blob(folder, data)
-    config = json.dumps({"model_format": "gguf", "file_type": file_type}).encode()
+    config = json.dumps({"model_format": "gguf", "file_type": file_type, **settings}).encode()
     _, config_digest = put_blob(folder, config)
     manifest = {
         "schemaVersion": 2,
@@ -33,6 +34,10 @@ def ollama_model(
              "size": len(data)},
         ],
     }  # fmt: skip
+    if template:
+        _, its = put_blob(folder, template.encode())
+        layer = {"mediaType": "application/vnd.ollama.image.template", "digest": its}
+        manifest["layers"].append(layer)  # type: ignore[attr-defined]
     path = folder / tree / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(manifest))
