@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
+from gguf_hub.gguf.arch.latents import latents_of
 from gguf_hub.gguf.arch.states import StateLayers
 from gguf_hub.gguf.experts import group_split, wanted_experts
 from gguf_hub.gguf.format import AnyTensor
@@ -88,8 +89,7 @@ class Graph:
     @property
     def n_layer(self) -> int:
         """Layers that are computed; those that predict further tokens are not."""
-        h = self.hparams
-        return h.n_layer - (h.n_layer_nextn if H.n_layer_nextn.name in self.arch.reads else 0)
+        return self.hparams.n_layer - self._read(H.n_layer_nextn)
 
     @property
     def n_ff_exp(self) -> int:
@@ -179,7 +179,7 @@ class Graph:
     def _has_experts(self, i: int) -> bool:
         arch, h = self.arch, self.hparams
         step = h.moe_step if H.moe_step.name in arch.reads else 1
-        first = h.n_dense_lead if H.n_dense_lead.name in arch.reads else 0
+        first = self._read(H.n_dense_lead)
         return bool(h.n_expert) and i >= first and step > 0 and (i + 1) % step == 0
 
     @cached_property
@@ -200,34 +200,7 @@ class Graph:
         Raises:
             UnsupportedGgufError: Keys that do not go together.
         """
-        h = self.hparams
-        if not self.arch.has_latents:
-            return None
-        is_absorbed = bool(h.head_dim_mla and h.n_embd_head_v_mla)
-        head_dim = h.head_dim_mla if is_absorbed else h.head_dim
-        self._check_latents(is_absorbed, head_dim)
-        value_dim = h.n_embd_head_v_mla if is_absorbed else h.n_embd_head_v
-        return Latents(h.n_lora_q, h.n_lora_kv, h.n_rot, head_dim - h.n_rot, value_dim, is_absorbed)
-
-    def _check_latents(self, is_absorbed: bool, head_dim: int) -> None:
-        h, rank, rot = self.hparams, H.n_lora_kv, H.n_rot
-        expected: dict[WholeNumber, tuple[int, str]] = {H.n_head_kv: (h.n_head, "")}
-        if is_absorbed:
-            expected = {
-                H.n_head_kv: (1, ""),
-                H.head_dim: (h.n_lora_kv + h.n_rot, f"`{h.key(rank)}` + `{h.key(rot)}` = "),
-                H.n_embd_head_v: (h.n_lora_kv, f"`{h.key(rank)}` = "),
-            }
-        for hparam, (number, source) in expected.items():
-            if h.get(hparam) != number:
-                raise UnsupportedGgufError(
-                    f"metadata `{h.key(hparam)}`: expected {source}{number}, found {h.get(hparam)}"
-                )
-        if head_dim <= h.n_rot:
-            raise UnsupportedGgufError(
-                f"metadata `{h.key(rot)}`: expected less than the head's {head_dim}, "
-                f"found {h.n_rot}"
-            )
+        return latents_of(self.hparams) if self.arch.has_latents else None
 
     def _n_back_kv(self, i: int, is_windowed: bool) -> int:
         """Return how many layers before ``i`` the one is whose keys and values it reads.
@@ -250,8 +223,7 @@ class Graph:
     @property
     def n_layer_kv_shared(self) -> int:
         """The last layers, without keys and values of their own."""
-        has = H.n_layer_kv_shared.name in self.arch.reads
-        return self.hparams.n_layer_kv_shared if has else 0
+        return self._read(H.n_layer_kv_shared)
 
     @cached_property
     def _last_own(self) -> dict[bool, int]:
@@ -262,13 +234,16 @@ class Graph:
     @property
     def n_embd_per_layer(self) -> int:
         """Width of each layer's own embeddings; 0 without."""
-        has = H.n_embd_per_layer.name in self.arch.reads
-        return self.hparams.n_embd_per_layer if has else 0
+        return self._read(H.n_embd_per_layer)
 
     @property
     def n_embd_moe(self) -> int:
         """Width of the vectors that experts read and write, where it is not the model's; else 0."""
-        return self.hparams.n_embd_moe if H.n_embd_moe.name in self.arch.reads else 0
+        return self._read(H.n_embd_moe)
+
+    def _read(self, hparam: WholeNumber) -> int:
+        """Return a number that only some architectures read; 0 where this one does not."""
+        return self.hparams.get(hparam) if hparam.name in self.arch.reads else 0
 
     def _number(self, hparam: WholeNumber, i: int) -> int:
         """Return a number of layer ``i``."""

@@ -65,6 +65,8 @@ FUSED_EXPERTS: Names = {
     "ffn_up_exps": ("mlp.experts.{e}.up_proj", whole("mlp.experts.gate_up_proj", SECOND_HALF)),
     "ffn_down_exps": ("mlp.experts.{e}.down_proj", whole("mlp.experts.down_proj")),
 }
+SIGMOID = 2
+"""``expert_gating_func`` of a sigmoid."""
 QWEN_SHARED: Names = {
     **EXPERTS,
     **FUSED_EXPERTS,

@@ -32,6 +32,7 @@ from gguf_hub.run.convert.families.makes import (
     every_other,
 )
 from gguf_hub.run.convert.families.more import MORE
+from gguf_hub.run.convert.families.states import STATES
 from gguf_hub.run.convert.families.windows import add_window
 
 _MIXTRAL: Names = {
@@ -333,6 +334,7 @@ GPT_OSS = Family(
 FAMILIES: tuple[Family, ...] = (
     *(record for record in list(vars().values()) if isinstance(record, Family)),
     *MORE,
+    *STATES,
     *HYBRIDS,
     *GEMMA4S,
 )
