@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from gguf_hub.gguf.arch.families import LLAMA4 as LLAMA4_GRAPH
+from gguf_hub.gguf.arch.families.llama import LLAMA4 as LLAMA4_GRAPH
 from gguf_hub.run.convert.config import ConfigReader
 from gguf_hub.run.convert.families.family import (
     EXPERTS,
