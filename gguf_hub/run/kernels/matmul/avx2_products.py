@@ -140,6 +140,7 @@ def _by_weights(names: _Names, ks: range, multiply: str, add: str) -> _Lines:
     held = _Held(names, rest, product)
 
     def one_row(k: int, i: int) -> _Lines:
+        """Yield those of vector of rows ``i`` and number ``k``, added to each token's sums."""
         sums = [of_token[i] for of_token in names.sums]
         yield from _products(held, k, weights, product, sums, k == ks[0], multiply, add)
 
@@ -179,6 +180,7 @@ def _unsigned(n: int, largest: int) -> _Text:
     fit = _fit_in_16_bits(largest)
 
     def text(names: _Names) -> _Lines:
+        """Yield ``fit`` numbers at a time in 16 bits, then ``vpmaddwd`` with scales to 32 bits."""
         for first in range(0, n // 4, fit):
             last = min(first + fit, n // 4)
             yield from _by_weights(names, range(first, last), "vpmaddubsw", "vpaddw")
@@ -196,10 +198,12 @@ def _signed(n: int) -> _Text:
     """Return what sets ``sums`` to those of ``n`` products of weights from -128 to 127."""
 
     def text(names: _Names) -> _Lines:
+        """Yield each row's ``vpabsb``, and for each token ``vpsignb`` and ``vpmaddubsw``."""
         weights, magnitude, product, *rest = names.vectors
         held = _Held(names, rest, product)
 
         def one_row(k: int, i: int) -> _Lines:
+            """Yield four products a row: magnitudes times activations with the weights' signs."""
             yield f"vpabsb {weights}, {magnitude}"
             for t, of_token in enumerate(names.sums):
                 load, x = held.get(t, k)
@@ -225,6 +229,7 @@ def _to_totals(text: _Text) -> _Text:
     """Return the adding to totals of what ``text`` sets ``sums`` to."""
 
     def with_totals(names: _Names) -> _Lines:
+        """Yield ``text``, then ``vpaddd`` of each token's sums to the totals in memory."""
         yield from text(names)
         for t, i, sums in names.each():
             yield f"vpaddd {names.total(t, i)}, {sums}, {sums}"
@@ -240,6 +245,7 @@ def _unsigned_to_totals(group: int, largest: int) -> _Text:
         return _to_totals(_unsigned(group, largest))
 
     def text(names: _Names) -> _Lines:
+        """Yield sixteen products a row at a time, row by row, added to totals."""
         for first in range(0, group // 4, 4):
             yield from _by_rows(names, range(first, first + 4), fit)
 
@@ -250,6 +256,7 @@ def _repeated(text: _Text, group: int) -> _Text:
     """Return ``text`` for ``counter`` groups of ``group`` weights, which follow each other."""
 
     def loop(names: _Names) -> _Lines:
+        """Yield ``text`` between a label and ``jne``; pointers move on by a group each time."""
         steps = [(names.tokens, group), (names.rows, 16 * group), (names.scales, 64)]
         yield "1:"
         yield from text(names)
@@ -300,7 +307,10 @@ def _adder(text: _Text):
 
     @intrinsic
     def add(typingctx, total, q, packed, record, starts, offset):
+        """Return ``total`` plus the products of weights at ``packed`` with tokens' activations."""
+
         def codegen(context, builder, sig, args):
+            """Emit the assembly, then ``add`` of <8 x i32> for each token and vector of rows."""
             tile, array, packed, record, starts, offset = args
             memory = Bytes(context, builder, sig.args[1], array)
             rows = [memory.at(packed), memory.at(packed, record)]
@@ -324,7 +334,10 @@ def _scaled_adder(text: _Text, group: int, groups: int):
 
     @intrinsic
     def add(typingctx, total, q, packed, scales, record, starts, offset):
+        """Return ``total`` plus the products of ``groups`` groups, times their scales."""
+
         def codegen(context, builder, sig, args):
+            """Emit the assembly around a copy of the tile on the stack, which it adds to."""
             tile, array, packed, scales, record, starts, offset = args
             memory = Bytes(context, builder, sig.args[1], array)
             rows, factors = ([memory.at(at), memory.at(at, record)] for at in (packed, scales))
@@ -349,26 +362,33 @@ def avx2_ops() -> TileOps:
     """Return the operations."""
 
     def products(n: int, largest: int):
+        """Return ``TileOps.products``: added in 16 bits as long as ``largest`` lets them fit."""
         return _adder(_unsigned(n, largest))
 
     def scaled(group: int, groups: int, largest: int):
+        """Return ``TileOps.scaled``: a group's 16-bit sums meet their scale in ``vpmaddwd``."""
         return _scaled_adder(_unsigned_to_totals(group, largest), group, groups)
 
     def signed(n: int, largest: int):
+        """Return ``TileOps.signed``; any two products fit, so ``largest`` does not count."""
         return _adder(_signed(n))
 
     def signed_scaled(group: int, groups: int, largest: int):
+        """Return ``TileOps.signed_scaled``; ``largest`` does not count, as in ``signed``."""
         return _scaled_adder(_to_totals(_signed(group)), group, groups)
 
     def pairs(n: int):
+        """Return ``TileOps.pairs``, by ``vpmaddwd``."""
         return _adder(_pairs(n))
 
     @machine_code
     def is_usual(n_left):
+        """Return whether two tokens pass: if an even number is left; else three do."""
         return n_left % 2 == 0  # the activations of a third one do not stay in registers
 
     @machine_code
     def scale(x):
+        """Return the 16-bit scale of each row twice, as ``vpmaddwd`` takes it."""
         return (x & 0xFFFF) | (x << 16)
 
     return TileOps(

@@ -69,29 +69,35 @@ class RowOps:
 def _avx2() -> RowOps:
     @machine_code
     def zeros():
+        """Return an i32x8 of zeros."""
         return splat_i32x8(0)
 
     @machine_code
     def unsigned(weights, q, at):
+        """Return an i32x8, by ``vpmaddubsw`` and ``vpmaddwd`` with ones."""
         return madd(maddubs(weights, load_i8x32(q, at)), splat_i16x16(1))
 
     @machine_code
     def signed(weights, q, at):
+        """As ``unsigned``, of magnitudes; activations take the weights' signs (``vpsignb``)."""
         products = maddubs(sign(weights, weights), sign(load_i8x32(q, at), weights))
         return madd(products, splat_i16x16(1))
 
     @machine_code
     def add_scaled(sums, weights, q, at, scales, k):
+        """Add an i32x8: ``vpmaddwd`` multiplies the 16-bit sums with scale ``k``."""
         scale = splat_lane(scales, k)
         return sums + madd(maddubs(weights, load_i8x32(q, at)), scale)
 
     @machine_code
     def add_scaled_halves(sums, weights, q, at, scales, k):
+        """As ``add_scaled``; each half of the register has a scale of its own."""
         scale = splat_lane_pair(scales, k)
         return sums + madd(maddubs(weights, load_i8x32(q, at)), scale)
 
     @machine_code
     def add_scaled_signed(sums, weights, q, at, scales, k):
+        """As ``add_scaled``, of magnitudes, like ``signed``."""
         products = maddubs(sign(weights, weights), sign(load_i8x32(q, at), weights))
         return sums + madd(products, splat_lane(scales, k))
 
@@ -106,18 +112,22 @@ def _dotprod() -> RowOps:
 
     @machine_code
     def same(scales):
+        """Return the scales as they are: a lane of them is picked where it is used."""
         return scales
 
     @machine_code
     def products(weights, q, at):
+        """Return an i32x4, by two ``sdot``, unsigned and signed weights alike."""
         return dot(weights, load_i8x32(q, at))
 
     @machine_code
     def add_scaled(sums, weights, q, at, scales, k):
+        """Add an i32x4: two ``sdot``, times scale ``k``."""
         return sums + dot(weights, load_i8x32(q, at)) * lane(scales, k)
 
     @machine_code
     def add_scaled_halves(sums, weights, q, at, scales, k):
+        """Add an i32x4: a ``sdot`` of each sixteen, times scales ``2 k`` and ``2 k + 1``."""
         sums = sums + dot(low(weights), load_i8x16(q, at)) * lane(scales, 2 * k)
         return sums + dot(high(weights), load_i8x16(q, at + 16)) * lane(scales, 2 * k + 1)
 

@@ -75,22 +75,29 @@ def small(
     """
 
     def pair_of(k: int):
+        """Return the products of blocks ``2 k`` and ``2 k + 1`` of eight."""
+
         @machine_code
         def pair(w, p, q, at):
+            """Return the products of two blocks with 64 activations, side by side."""
             first = p + 2 * type_size * k
             return concat(dot(w, first, q, at), dot(w, first + type_size, q, at + 32))
 
         return pair
 
     def halves_at(at: int):
+        """Return ``(w, p)``: the half at byte ``at`` of eight blocks, as an f32x8."""
+
         @machine_code
         def halves(w, p):
+            """Return eight halves, ``type_size`` bytes apart, as an f32x8."""
             return load_strided_f16x8(w, p + at, type_size)
 
         return halves
 
     @machine_code
     def block_sum(w, p, q, at):
+        """Return the sum of the block's 32 products, int32."""
         return sum_of(dot(w, p, q, at))
 
     scale, eight_scales = scales or (load_f16, halves_at(0))
@@ -106,6 +113,7 @@ def _q8_0(ops: RowOps):
 
     @machine_code
     def dot(w, p, q, at):
+        """Multiply the 32 signed bytes behind the half."""
         return signed(load_i8x32(w, p + 2), q, at)
 
     return small(34, dot)
@@ -118,10 +126,12 @@ def _nibbles(type_size: int, *, offset: int = 0, has_minimum: bool = False, fift
     """
 
     def lanes(ops: RowOps):
+        """Return the dot product for a CPU's operations."""
         unsigned, bits = ops.unsigned, ops.bits
 
         @machine_code
         def dot(w, p, q, at):
+            """Multiply nibbles, low ones as weights 0-15, plus 16 where their fifth bit is set."""
             packed = load_i8x16(w, p + type_size - 16)
             weights = concat(packed, packed >> 4) & 15
             if fifth_bits:
@@ -144,6 +154,7 @@ def _eight_by_16_bits(type_size: int, fifth_bits: int):
 
     @machine_code
     def pair(w, p, q, at):
+        """Return 16-bit sums of two blocks: the first block's in the lower half of an i16x16."""
         first, second = p + type_size - 16, p + 2 * type_size - 16
         packed = concat(load_i8x16(w, first), load_i8x16(w, second))
         low, high = packed & 15, (packed >> 4) & 15
@@ -155,6 +166,7 @@ def _eight_by_16_bits(type_size: int, fifth_bits: int):
 
     @machine_code
     def eight(w, p, q, at):
+        """Return block k's sum in lane k of an i32x8."""
         ones = splat_i16x16(1)
         ab, cd = pair(w, p, q, at), pair(w, p + 2 * type_size, q, at + 64)
         ef = pair(w, p + 4 * type_size, q, at + 128)
@@ -229,6 +241,7 @@ def super_of(type_size: int, d_at: int, block, has_minima: bool, factor=None):
 
     @machine_code
     def block_of(w, o, q, a, n, b):
+        """Prefetch ahead of the b-th block of a row; return its sums and those of its minima."""
         prefetch(w, o + type_size * b)
         sums_16 = a + n + 32 * b
         sums_32 = a + n + n // 8 + 16 * b
@@ -258,6 +271,7 @@ def super_of(type_size: int, d_at: int, block, has_minima: bool, factor=None):
 
     @machine_code
     def lanes(w, o, q, a, f, x, n):
+        """Return the eight sums: block b goes to lane b % 8, minima before products."""
         blocks = n // 256
         total = splat_f32x8(0)
         for g in range(blocks // 8):
@@ -288,6 +302,7 @@ def _q4_or_q5(ops: RowOps, type_size: int, has_fifth_bit: bool):
 
     @machine_code
     def block(w, p, q, at, sums_16, sums_32):
+        """Return integers that add up to scales x products, and to minima x sums of 32."""
         scales, mins = scales_mins_k4(w, p + 4)
         scale = simd.i16x8_from_u8(simd.i8x8_of(scales))
         total = zeros()
@@ -318,6 +333,7 @@ def _less_offset_of(ops: RowOps, bits: int):
 
     @machine_code
     def less_offset(products, scale, q, sums_16):
+        """Return ``products`` less ``2**bits`` times scale x the activations' sum of sixteen."""
         return products - (pairs(scale, load_i16x16_at(q, sums_16)) << bits)
 
     return less_offset
@@ -329,6 +345,7 @@ def _q6_k(ops: RowOps):
 
     @machine_code
     def block(w, p, q, at, sums_16, sums_32):
+        """Return integers that add up to the products, of four bits and two above; no minima."""
         scale = simd.i16x16_from_i8(load_i8x16(w, p + 192))
         scales = scales_as(scale)
         total = zeros()
@@ -356,6 +373,7 @@ def _q3_k(ops: RowOps):
 
     @machine_code
     def block(w, p, q, at, sums_16, sums_32):
+        """Return integers that add up to the products, of two bits and a third above; no minima."""
         scale = simd.i16x16_from_i8(scales_q3(w, p + 96))
         scales = scales_as(scale)
         third = load_i8x32(w, p)
@@ -376,6 +394,7 @@ def _q2_k(ops: RowOps):
 
     @machine_code
     def block(w, p, q, at, sums_16, sums_32):
+        """Return integers that add up to scales x products, and to minima x sums of 16."""
         factors = load_i8x16(w, p)
         scales = scales_as(simd.i16x16_from_i8(factors & 15))
         total = zeros()

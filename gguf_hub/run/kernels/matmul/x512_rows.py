@@ -80,14 +80,18 @@ def small(type_size: int, pairs, one, *, offset: int, has_minimum: bool = False,
     """
 
     def multiplier(pair):
+        """Return ``(w, p, q, at)``: the products of two blocks with 64 activations."""
+
         @machine_code
         def products(w, p, q, at):
+            """Return sixteen integers, by one ``vpdpbusd``: eight of each block."""
             return dpbusd(zeros_i32x16(), pair(w, p), load_i8x64(q, at))
 
         return products
 
     @machine_code
     def block_sum(w, p, q, at):
+        """Return the sum of the block's 32 products, computed in both halves of a register."""
         products = dpbusd(zeros_i32x16(), twice(one(w, p)), twice(load_i8x32(q, at)))
         return sum_of(first_half(products))
 
@@ -102,11 +106,15 @@ def small(type_size: int, pairs, one, *, offset: int, has_minimum: bool = False,
 def _q8_0():
     @machine_code
     def one(w, p):
+        """Return 32 bytes plus 128: the sign bit turned."""
         return load_i8x32(w, p + 2) ^ -128
 
     def pair_of(k: int):
+        """Return ``(w, p)``: the weights of blocks ``2 k`` and ``2 k + 1`` of eight."""
+
         @machine_code
         def pair(w, p):
+            """Return 64 bytes plus 128 of two blocks, 34 bytes apart."""
             return concat(one(w, p + 68 * k), one(w, p + 68 * k + 34))
 
         return pair
@@ -123,6 +131,7 @@ def _nibbles(type_size: int, *, offset: int = 0, has_minimum: bool = False, fift
 
     @machine_code
     def one(w, p):
+        """Return the 32 weights of a block: low nibbles, high ones, plus 16 by their fifth bits."""
         packed = load_i8x16(w, p + at)
         weights = concat(packed & 15, packed >> 4)
         if fifth_bits:
@@ -130,8 +139,11 @@ def _nibbles(type_size: int, *, offset: int = 0, has_minimum: bool = False, fift
         return weights
 
     def pair_of(load, load_fifth):
+        """Return ``(w, p)``: the weights of two blocks, of loads of nibbles and of fifth bits."""
+
         @machine_code
         def pair(w, p):
+            """Return 64 weights: low nibbles of a block before its high ones, plus fifth bits."""
             weights = nibble(load(w, p), 0, 4, 0, 4)
             return weights + load_fifth(w, p) if fifth_bits else weights
 
@@ -229,6 +241,7 @@ def super_of(
 
     @machine_code
     def lanes(w, o, q, a, f, x, n):
+        """Return the eight sums: block b goes to lane b % 8, minima before products."""
         blocks = n // 256
         total = simd.splat_f32x8(0)
         a0 = a1 = a2 = a3 = m0 = m1 = m2 = m3 = zeros_i32x16()
@@ -252,6 +265,7 @@ def _q4_or_q5(type_size: int, has_fifth_bit: bool):
 
     @machine_code
     def block(w, p, q, at, sums_16, sums_32):
+        """Return sixteen integers of scales x products and eight of minima x sums of 32."""
         header = load_i8x16(w, p)
         scale = widened(scales_of_k4(header))
         total = zeros_i32x16()

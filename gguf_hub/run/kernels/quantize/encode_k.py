@@ -64,6 +64,7 @@ def _make_symmetric(lanes, top: int) -> Callable:
 
     @register_jitable
     def search(f, x, importance, scratch):
+        """Write 16 scales of unweighted fits, as many groups at once as there are lanes."""
         for part in range(16 // width):
             base = x + 16 * width * part
             for i in range(16):
@@ -87,6 +88,7 @@ def _make_symmetric_weighted(lanes, top: int, *, by_size: bool) -> Callable:
 
     @register_jitable
     def search(f, x, importance, scratch):
+        """Write 16 scales and 16 sums of weights, as many groups at once as there are lanes."""
         ws = scratch + _WEIGHTS
         spread = 2 * mean_square(f, x, 256, scratch)
         for part in range(16 // width):
@@ -116,6 +118,7 @@ def _make_affine(lanes, group: int, top: int, *, first: float, count: int, mean:
 
     @register_jitable
     def search(f, x, importance, scratch):
+        """Write a scale and a minimum for each group; vectors of weights lie at ``scratch``."""
         weights = scratch + _WEIGHTS
         for part in range(256 // group // width):
             base = x + group * width * part
@@ -152,6 +155,7 @@ def _make_affine_weighted(lanes, group: int, top: int, *, spread_factor: int) ->
 
     @register_jitable
     def search(f, x, importance, scratch):
+        """Write a scale, a minimum and the sum of weights for each group."""
         weights = scratch + _WEIGHTS
         spread = spread_factor * mean_square(f, x, 256, scratch)
         for part in range(256 // group // width):
@@ -208,6 +212,7 @@ def _make_round_lines(lanes, group: int, top: int, highest: int, *, is_weighted:
 
     @register_jitable
     def round_lines(f, x, importance, scratch, q, factors):
+        """Write multiples of scales to ``q[factors:]``, of minima 16 behind; return the units."""
         scales, minima, sums = scratch + _SCALES, scratch + _MINIMA, scratch + _SUMS
         if is_weighted:
             d = round_weighted(f, scales, sums, q, factors, n, 0, highest, highest, 4)
@@ -293,6 +298,7 @@ def make_q2_k(lanes, *, is_weighted: bool = False) -> Callable:
 
     @register_jitable
     def encode(f, x, w, o, n, q, qo, scratch, importance):
+        """Write blocks of 84 bytes: 16 of scales and minima, 64 of quants, d, dmin."""
         factors = qo + _FACTORS
         for b in range(n // 256):
             block, first = o + 84 * b, x + 256 * b
@@ -320,6 +326,7 @@ def make_q3_k(lanes, *, is_weighted: bool = False) -> Callable:
 
     @register_jitable
     def encode(f, x, w, o, n, q, qo, scratch, importance):
+        """Write blocks of 110 bytes: 32 of third bits, 64 of two bits, 12 of scales, d."""
         factors = qo + _FACTORS
         for b in range(n // 256):
             block, first = o + 110 * b, x + 256 * b
@@ -361,6 +368,7 @@ def _make_k4(
 
     @register_jitable
     def encode(f, x, w, o, n, q, qo, scratch, importance):
+        """Write blocks: d, dmin, 12 bytes of scales and minima, perhaps 32 of fifth bits, 128."""
         factors = qo + _FACTORS
         for b in range(n // 256):
             block, first = o + type_size * b, x + 256 * b
@@ -401,6 +409,7 @@ def make_q6_k(lanes, *, is_weighted: bool = False) -> Callable:
 
     @register_jitable
     def encode(f, x, w, o, n, q, qo, scratch, importance):
+        """Write blocks of 210 bytes: 128 with four bits, 64 with two, 16 scales, d."""
         factors = qo + _FACTORS
         for b in range(n // 256):
             block, first = o + 210 * b, x + 256 * b
