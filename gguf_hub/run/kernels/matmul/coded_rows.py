@@ -64,6 +64,7 @@ def lanes_of(coded: CodedType, ops: RowOps) -> Callable:
 
     @machine_code
     def dot(w, p, q, at):
+        """Return integers that add up to the 32 weights times the activations at ``q[at:]``."""
         return products(thirty_two(w, p, 0), q, at)
 
     scales = _scales_of_short(coded, strided_u8x8)
@@ -87,6 +88,7 @@ def _thirty_two_of(coded: CodedType, ops: RowOps) -> Callable:
 
         @machine_code
         def thirty_two(w, p, k):
+            """Return the weights as an i8x32: ``codes ^ flips``, plus one where flipped."""
             c0, f0 = eight(w, p, 4 * k)
             c1, f1 = eight(w, p, 4 * k + 1)
             c2, f2 = eight(w, p, 4 * k + 2)
@@ -99,6 +101,7 @@ def _thirty_two_of(coded: CodedType, ops: RowOps) -> Callable:
 
     @machine_code
     def of_table(w, p, k):
+        """Return the weights as an i8x32: nibbles, low ones first, looked up in the table."""
         packed = load_i8x16(w, p + nibbles + 16 * k)
         return lookup(concat(packed & 15, packed >> 4))
 
@@ -111,6 +114,7 @@ def _scales_of(coded: CodedType) -> Callable:
 
     @machine_code
     def eight(w, p, first):
+        """Return scales ``first`` to ``first + 7`` as the bytes of an i8x8."""
         scales = np.uint64(0)
         for j in range(8):
             byte = np.uint64(np.int64(scale(w, p, first + j)) & 255)
@@ -119,10 +123,12 @@ def _scales_of(coded: CodedType) -> Callable:
 
     @machine_code
     def scales_8(w, p):
+        """Return the scales of groups of 32 as an i16x8, sign-extended."""
         return simd.i16x8_from_i8(eight(w, p, 0))
 
     @machine_code
     def scales_16(w, p):
+        """Return the scales of groups of 16 as an i16x16, sign-extended."""
         return simd.i16x16_from_i8(concat(eight(w, p, 0), eight(w, p, 8)))
 
     return scales_8 if coded.group == 32 else scales_16
@@ -136,6 +142,7 @@ def _scale_of(coded: CodedType) -> Callable | None:
 
     @machine_code
     def scale(w, p):
+        """Return the factor of the block at ``p``, float32, which its groups share."""
         return factor(w, p, 0)
 
     return scale
@@ -157,16 +164,19 @@ def _super_256(coded: CodedType, ops: RowOps) -> Callable:
 
         @machine_code
         def surplus(scale, q, sums_16, sums_32):
+            """Return integers that add up to each scale times the activations' sum of its 32."""
             return pairs(scale, load_i16x8_at(q, sums_32))
 
     else:
 
         @machine_code
         def surplus(scale, q, sums_16, sums_32):
+            """Return integers that add up to each scale times the activations' sum of its 16."""
             return pairs(scale, load_i16x16_at(q, sums_16))
 
     @machine_code
     def block(w, p, q, at, sums_16, sums_32):
+        """Return integers that add up to the products, the offset taken off; no minima."""
         scale, begun = scales(w, p), begin(w, p)
         total, factors = zeros(), scales_as(scale)
         for k in range(8):
@@ -190,10 +200,12 @@ def _reader_of(coded: CodedType, ops: RowOps) -> tuple[Callable, Callable, Calla
 
     @machine_code
     def nothing(w, p):
+        """Return None: there is nothing to read once for a block."""
         return None
 
     @machine_code
     def thirty_two(w, p, k, begun):
+        """Return weights 32 k to 32 k + 31 of the block; ``begun`` is None."""
         return plain(w, p, k)
 
     return nothing, thirty_two, _scales_of(coded)
@@ -206,6 +218,7 @@ def _super_512(coded: CodedType, ops: RowOps) -> Callable:
 
     @machine_code
     def block(w, p, q, at, sums_16, sums_32):
+        """Return sixteen and eight integers, as ``x512_rows.super_of`` takes them for an offset."""
         scale, begun = scales(w, p), begin(w, p)
         total = zeros_i32x16()
         for i in range(4):
@@ -228,6 +241,7 @@ def _weights_512(coded: CodedType, ops: RowOps) -> tuple[Callable, Callable, Cal
 
     @machine_code
     def sixty_four(w, p, i, begun):
+        """Return weights 64 i to 64 i + 63 of the block as an i8x64, joined of two i8x32."""
         return concat(thirty_two(w, p, 2 * i, begun), thirty_two(w, p, 2 * i + 1, begun))
 
     return begin, sixty_four, scales
@@ -239,6 +253,7 @@ def _add_512(coded: CodedType) -> Callable:
 
         @machine_code
         def add_wide(total, weights, x, scale, i):
+            """Add by ``vpdpbusd``: two products of bytes above 127 would not fit into 16 bits."""
             return total + dpbusd(zeros_i32x16(), weights, x) * splat_halves(scale, i)
 
         return add_wide
@@ -246,6 +261,7 @@ def _add_512(coded: CodedType) -> Callable:
 
     @machine_code
     def add(total, weights, x, scale, i):
+        """Add by ``vpmaddubsw`` to 16 bits, then ``vpdpwssd`` with its scale."""
         lanes = halves_from(2 * i) if is_wide else quarters_from(4 * i)
         return dpwssd(total, maddubs(weights, x), permute(widened(scale), lanes))
 
@@ -282,11 +298,15 @@ def _small_512(coded: CodedType, ops: RowOps) -> Callable:
 
     @machine_code
     def one(w, p):
+        """Return the 32 weights of the block at ``p`` as an i8x32, plus the offset."""
         return thirty_two(w, p, 0)
 
     def pair_of(load: Callable) -> Callable:
+        """Return ``(w, p)``: the weights of two blocks; ``load`` is one of ``pairs_twice``."""
+
         @machine_code
         def pair(w, p):
+            """Return two blocks' weights as an i8x64; of each block low nibbles come first."""
             return lookup(nibble(load(w, p), 0, 4, 0, 4))
 
         return pair
@@ -308,6 +328,7 @@ def _spanning(coded: CodedType, ops: RowOps) -> Callable:
 
     @machine_code
     def lanes(w, o, q, a, f, x, n):
+        """Return the eight sums; block b of the activations goes to lane b % 8."""
         blocks = n // 32
         total = splat_f32x8(0)
         for first in range(0, blocks, 8):
@@ -332,6 +353,7 @@ def _group_sum_of(coded: CodedType, ops: RowOps) -> Callable:
 
         @machine_code
         def of_32(w, p, g, q, at, sums):
+            """Return the sum of the 32 products, less the offset times the activations' sum."""
             products = sum_of(unsigned(thirty_two(w, p, g), q, at))
             return products - np.int32(load_u32(q, sums)) * np.int32(offset)
 

@@ -68,6 +68,7 @@ def _writer(coded: CodedType, ops: TileOps) -> Callable:
 
     @machine_code
     def write(w, o, row_bytes, q, p, k):
+        """Write the bytes of eight weights of a row as two of its 32-bit lanes, 64 bytes apart."""
         for r in range(16):
             for i in range(4):
                 bytes_ = eight(w, o + row_bytes * r, 4 * k + i)
@@ -83,6 +84,7 @@ def _nibble_writer(coded: CodedType, ops: TileOps) -> Callable:
 
     @machine_code
     def write(w, o, row_bytes, q, p, k):
+        """Look up the nibbles of sixteen rows: low halves are weights 0-15, high ones 16-31."""
         packed = load_columns_i32x64(w, o + nibbles + 16 * k, row_bytes)
         store_packed(q, p + 512 * k, lookup(packed & _LOW))
         store_packed(q, p + 512 * k + 256, lookup((packed >> 4) & _LOW))
@@ -95,6 +97,7 @@ def _factors_of(factor: Callable) -> Callable:
 
     @machine_code
     def factors(w, o, row_bytes, j):
+        """Return the factors of group ``j`` as an f32x16, one for each row."""
         found = splat_f32x16(0)
         for r in range(16):
             found = shift_in(found, factor(w, o + row_bytes * r, j))
@@ -112,6 +115,7 @@ def _unpack_256(coded: CodedType, write: Callable) -> Callable:
 
     @machine_code
     def unpack(w, o, row_bytes, q, p, store_four):
+        """Write 256 weights and their scales; return the factors of sixteen rows as an f32x16."""
         for k in range(8):
             write(w, o, row_bytes, q, p, k)
         # sixteen bytes of scales for each row, where scales as numbers come to lie then
@@ -145,10 +149,12 @@ def _small(coded: CodedType, ops: TileOps, write: Callable, is_signed: bool) -> 
 
     @machine_code
     def unpack(w, o, row_bytes, q, p):
+        """Write the block's 32 weights, the only part that it has."""
         write(w, o, row_bytes, q, p, 0)
 
     @machine_code
     def scales(w, o, row_bytes):
+        """Return the factors of sixteen blocks, ``row_bytes`` apart, as an f32x16."""
         return factors(w, o, row_bytes, 0)
 
     has_halves = type_size == 18
@@ -174,12 +180,14 @@ def _spanning(
 
     @machine_code
     def unpack(w, o, row_bytes, q, p, part):
+        """Write 32 weights, part ``part`` of the block, then their one or two factors."""
         write(w, o, row_bytes, q, p - 512 * part, part)
         for j in range(groups):
             store_packed(q, p + 512 + 64 * j, factors(w, o, row_bytes, groups * part + j))
 
     @machine_code
     def multiply(total, q, p, qs, f, fs, b, blocks):
+        """Add the products of 32 weights to ``total``, by one ``fma`` for each group's factor."""
         for j in range(groups):
             sums = splat_sums(q, qs, 32 * blocks + 4 * b, -offset) if offset else zeros_i32(qs)
             sums = multiply_group(sums, q, p + 16 * group * j, record, qs, 32 * b + group * j)

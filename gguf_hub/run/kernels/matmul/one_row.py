@@ -32,6 +32,7 @@ def products_of(lanes):
 
     @machine_code
     def products(w, o, q, a, f, x, n, y, is_added):
+        """Add the eight lanes to ``f[y]``, or to zero, one after another; store the sum."""
         start = f[y] if is_added else np.float32(0)
         f[y] = add_lanes(start, lanes(w, o, q, a, f, x, n))
 
@@ -43,6 +44,7 @@ def eight_of(scale, type_size: int):
 
     @machine_code
     def eight(w, p):
+        """Return eight scales as an f32x8, each read by itself."""
         scales = splat_f32x8(0)
         for b in range(8):
             scales = shift_in(scales, scale(w, p + type_size * b))
@@ -58,10 +60,12 @@ def scales_of(type_size: int, d_at: int, factor=None):
 
     @machine_code
     def one(w, p):
+        """Return the half at ``d_at`` of the block at ``p`` as float32."""
         return load_f16(w, p + d_at)
 
     @machine_code
     def eight(w, p):
+        """Return the halves of eight blocks as an f32x8."""
         return load_strided_f16x8(w, p + d_at, type_size)
 
     return one, eight
@@ -76,6 +80,7 @@ def sums_by_pairs(first, second, third, fourth):
 
     @machine_code
     def sums(w, p, q, at):
+        """Return block k's sum in lane k; two blocks meet 64 activations."""
         return sums_of_eight(
             first(w, p, q, at),
             second(w, p, q, at + 64),
@@ -108,6 +113,7 @@ def small_of(
 
     @machine_code
     def lanes(w, o, q, a, f, x, n):
+        """Return the eight sums: block b goes to lane b % 8, eight blocks to one ``fma``."""
         blocks = n // 32
         total = splat_f32x8(0)
         for g in range(blocks // 8):
@@ -132,6 +138,7 @@ def _small_end_of(type_size: int, block_sum, offset: int, has_minimum: bool, sca
 
     @machine_code
     def add_end(w, o, q, a, f, x, n, total):
+        """Return ``total`` plus what the last blocks give; lanes without one add zero."""
         blocks = n // 32
         scale = m = sums_m = splat_f32x8(0)
         sums = splat_i32x8(0)

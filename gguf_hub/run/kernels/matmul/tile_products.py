@@ -26,6 +26,7 @@ def _by_group(multiply, group: int, groups: int):
 
     @machine_code
     def multiply_groups(total, q, packed, scales, record, starts, offset):
+        """Add groups in turn: weights ``16 * group`` bytes apart, scales 64 bytes."""
         for g in range(groups):
             total = multiply(
                 total, q, packed + 16 * group * g, scales + 64 * g, record, starts,
@@ -50,9 +51,11 @@ def _vnni(lanes: int, tokens: tuple[int, int]) -> TileOps:
     )
 
     def instruction(name: str, n_groups: int):
+        """Return ``multiplier``'s ``add``, which calls ``name`` ``n_groups`` times a row."""
         llvm_name = f"llvm.x86.avx512.{name}.{32 * lanes}"
 
         def add(builder, factors, totals, scales):
+            """Add to the totals or, if there are scales, by way of sums that begin at zero."""
             sums = totals
             if scales:
                 scales = [*scales]
@@ -70,13 +73,16 @@ def _vnni(lanes: int, tokens: tuple[int, int]) -> TileOps:
         return add
 
     def products(n: int, largest: int):
+        """Return ``TileOps.products``: one ``vpdpbusd`` for four weights, bytes of any size."""
         return multiplier(instruction("vpdpbusd", n // 4), bytes_)
 
     def scaled(group: int, groups: int, largest: int):
+        """Return ``TileOps.scaled``: ``vpdpbusd`` through a group, then a 32-bit multiplication."""
         multiply = multiplier(instruction("vpdpbusd", group // 4), bytes_, is_scaled=True)
         return _by_group(multiply, group, groups)
 
     def pairs(n: int):
+        """Return ``TileOps.pairs``: one ``vpdpwssd`` for each pair."""
         return multiplier(instruction("vpdpwssd", n), shorts)
 
     return TileOps(
@@ -99,6 +105,7 @@ def _sdot(n_groups: int):
     """
 
     def add(builder, factors, totals, scales):
+        """Take four rows at a time over all tokens, whose sums stay in registers meanwhile."""
         tokens = [factors.four(k) for k in range(0, n_groups, 4)]
         for i, scale in enumerate(scales or [None] * factors.per_token):
             indices = range(i, len(totals), factors.per_token)
@@ -136,6 +143,7 @@ def _pairs_neon(n: int):
         return builder.trunc(both, short), builder.trunc(odd, short)
 
     def add(builder, factors, totals, scales):
+        """Add two ``smull`` for each pair: of even factors, and of odd ones."""
         for k in range(n):
             tokens = factors.four(k // 4 * 4)
             for i in range(factors.per_token):
@@ -155,14 +163,17 @@ def _dotprod() -> TileOps:
     bytes_ = Vector("i8", 16)
 
     def signed(n: int, largest: int):
+        """Return ``TileOps.products`` and ``signed``, which are one here: ``sdot`` is signed."""
         return multiplier(_sdot(n // 4), bytes_)
 
     def scaled(group: int, groups: int, largest: int):
+        """Return ``TileOps.scaled`` and ``signed_scaled``, which are one here."""
         multiply = multiplier(_sdot(group // 4), bytes_, is_scaled=True)
         return _by_group(multiply, group, groups)
 
     @machine_code
     def is_usual(n_left):
+        """Return whether two tokens pass; the last one of an odd number passes alone."""
         return n_left > 1  # two tokens' sums, as integers and as floats, are 32 registers
 
     return TileOps(

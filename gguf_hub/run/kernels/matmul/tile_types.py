@@ -62,6 +62,7 @@ def lanes_of(tile_type: WeightTileType, ops: TileOps) -> tuple[Callable, Callabl
 
         @machine_code
         def unpack_part(w, o, row_bytes, q, p, part):
+            """Write a whole block: it has but one part."""
             unpack_whole(w, o, row_bytes, q, p)
 
     @machine_code
@@ -72,6 +73,7 @@ def lanes_of(tile_type: WeightTileType, ops: TileOps) -> tuple[Callable, Callabl
 
     @machine_code
     def unpack(w, o, row_bytes, n, lane, q, packed, ahead, lines):
+        """Write blocks lane, lane + 8 ... of 32 rows of ``n`` weights to ``q[packed:]``."""
         for i in range((n // block - lane + LANES - 1) // LANES):
             prefetch_next(w, ahead, lines, i)
             b = lane + LANES * i
@@ -82,6 +84,7 @@ def lanes_of(tile_type: WeightTileType, ops: TileOps) -> tuple[Callable, Callabl
 
     @machine_code
     def multiply(n, lane, q, packed, qs, f, fs, w, ahead, lines):
+        """Return the products of the lane with a tuple of tokens, a tile that begins at zero."""
         total = zeros_f32(qs)
         blocks = n // block
         for i in range((blocks - lane + LANES - 1) // LANES):
@@ -114,6 +117,7 @@ def small(
 
     @machine_code
     def unpack(w, o, row_bytes, q, p):
+        """Write a block of sixteen rows: bytes, then scales and perhaps minima as float32."""
         unpack_weights(w, o, row_bytes, q, p)
         if has_minimum:
             halves = load_words(w, o, row_bytes)
@@ -124,6 +128,7 @@ def small(
 
     @machine_code
     def multiply(total, q, p, qs, f, fs, b, blocks):
+        """Add a block's integer sums times both scales to ``total``, then minima times sums."""
         sums = splat_sums(q, qs, 32 * blocks + 4 * b, -offset) if offset else zeros_i32(qs)
         sums = multiply_32(sums, q, p, record, qs, 32 * b)
         total = add_floats(total, sums, q, p + d, record, f, fs, b)
@@ -173,10 +178,12 @@ def by_groups(
 
     @machine_code
     def unpack(w, o, row_bytes, q, p):
+        """Write a block of sixteen rows: bytes, scales, offsets x scales, then d as float32."""
         store_packed(q, p + d, unpack_weights(w, o, row_bytes, q, p, store_four))
 
     @machine_code
     def multiply(total, q, p, qs, f, fs, b, blocks):
+        """Add d times the sum of scale x products, the offset taken off in integers before."""
         sums = zeros_i32(qs)
         if offset:
             sums_at = 256 * blocks + sums_of * blocks + 2 * groups * b

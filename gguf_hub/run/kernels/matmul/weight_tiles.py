@@ -42,6 +42,7 @@ def _q8_0(ops: TileOps) -> WeightTileType:
 
     @machine_code
     def unpack(w, o, row_bytes, q, p):
+        """Write 32 bytes a row; turned unsigned, they are 128 too large."""
         for i in range(2):
             x = load_columns_i32x64(w, o + 2 + 16 * i, row_bytes)
             store_packed(q, p + 256 * i, x ^ flip)
@@ -56,6 +57,7 @@ def _legacy(type_size: int, *, offset: int = 0, has_minimum: bool = False, fifth
     unpack = _nibbles(type_size - 16, fifth_bits)
 
     def tile_type(ops: TileOps) -> WeightTileType:
+        """Return the weight tile of the type for a CPU's operations."""
         multiply = ops.products(32, 31 if fifth_bits else 15)
         return small(ops, type_size, unpack, multiply, offset=offset, has_minimum=has_minimum)
 
@@ -67,6 +69,7 @@ def _nibbles(at: int, fifth_bits: int = 0):
 
     @machine_code
     def unpack(w, o, row_bytes, q, p):
+        """Write low nibbles as weights 0-15 and high ones as 16-31, each perhaps plus 16."""
         x = load_columns_i32x64(w, o + at, row_bytes)
         low, high = x & _LOW, (x >> 4) & _LOW
         if fifth_bits:
@@ -107,6 +110,7 @@ def _q4_or_q5(ops: TileOps, type_size: int, has_fifth_bit: bool) -> WeightTileTy
 
     @machine_code
     def unpack(w, o, row_bytes, q, p):
+        """Write weights, eight scales, four pairs of minima, d and -dmin of sixteen rows."""
         halves, a, b, c = load_columns(w, o, row_bytes)
         store_packed(q, p + d, low_halves(halves))
         store_packed(q, p + d + 64, negate(low_halves(halves >> 16)))
@@ -129,6 +133,7 @@ def _q4_or_q5(ops: TileOps, type_size: int, has_fifth_bit: bool) -> WeightTileTy
 
     @machine_code
     def multiply(total, q, p, qs, f, fs, b, blocks):
+        """Add -dmin times minima x sums of 32, then d times scales x products."""
         zeros = zeros_i32(qs)
         sums_at = 256 * blocks + 32 * blocks + 16 * b
         shift = multiply_4_pairs(zeros, q, p + minima, record, qs, sums_at)
@@ -229,6 +234,7 @@ def _q3_k(ops: TileOps) -> WeightTileType:
 
     @machine_code
     def unpack(w, o, row_bytes, q, p):
+        """Write (weight - 4) x scale + 124, or less 128; what takes that off again; and d."""
         columns, d = _columns_q3_k(w, o, row_bytes)
         for i in range(2):
             third = load_columns_i32x64(w, o + 16 * i, row_bytes)
@@ -244,6 +250,7 @@ def _q3_k(ops: TileOps) -> WeightTileType:
 
     @machine_code
     def multiply(total, q, p, qs, f, fs, b, blocks):
+        """Add d times the products; pairs of constants times sums take off what was added."""
         sums_at = 256 * blocks + 32 * blocks + 16 * b
         sums = multiply_4_pairs(zeros_i32(qs), q, p + 4096, record, qs, sums_at)
         for s in range(8):
@@ -267,6 +274,7 @@ def _q2_k(ops: TileOps) -> WeightTileType:
 
     @machine_code
     def unpack(w, o, row_bytes, q, p):
+        """Write weights, times scales where folded; minima in eight pairs; d and -dmin."""
         four = load_columns(w, o, row_bytes)
         for j in range(4):
             x = four[j]
@@ -291,6 +299,7 @@ def _q2_k(ops: TileOps) -> WeightTileType:
 
     @machine_code
     def products(sums, q, p, qs, at):
+        """Add a block's products with the activations at ``at``, times scales, to the sums."""
         if is_folded:
             for s in range(8):
                 sums = multiply_32(sums, q, p + 512 * s, record, qs, at + 32 * s)
@@ -300,6 +309,7 @@ def _q2_k(ops: TileOps) -> WeightTileType:
 
     @machine_code
     def multiply(total, q, p, qs, f, fs, b, blocks):
+        """Add -dmin times minima x sums of 16, then d times the products."""
         zeros = zeros_i32(qs)
         shift = multiply_8_pairs(zeros, q, p + minima, record, qs, 256 * blocks + 32 * b)
         total = add_floats(total, shift, q, p + d + 64, record, f, fs, b)

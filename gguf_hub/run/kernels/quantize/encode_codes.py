@@ -42,6 +42,7 @@ def _make_nearest(lanes) -> tuple[Callable, Callable]:
 
     @register_jitable
     def nearest_of(value):
+        """Return the nearest number of the table, by 15 comparisons with middles."""
         found, zero = splat(_TABLE[0]), splat(0)
         for i in range(15):
             found = found + where_less(value, splat(_MIDDLES[i]), zero, splat(_STEPS[i]))
@@ -49,6 +50,7 @@ def _make_nearest(lanes) -> tuple[Callable, Callable]:
 
     @register_jitable
     def number_of(value):
+        """Return its index, 0 to 15, as a float, by the same comparisons."""
         found, zero, one = splat(0), splat(0), splat(1)
         for i in range(15):
             found = found + where_less(value, splat(_MIDDLES[i]), zero, one)
@@ -91,6 +93,7 @@ def _make_search(lanes, *, is_weighted: bool) -> Callable:
 
     @register_jitable
     def search(f, x, importance, scratch, spread, to):
+        """Write the scales of as many groups as there are lanes; weighted, sums of weights too."""
         ws = scratch + _WEIGHTS
         if is_weighted:
             sums = gather_weighted(f, x, importance, 32, scratch, ws, spread)
@@ -112,6 +115,7 @@ def _make_write_codes(lanes) -> Callable:
 
     @register_jitable
     def write_codes(f, x, w, o, q, qo, scale):
+        """Write 16 bytes: code i in the low half of byte i, code 16 + i in the high one."""
         inverse = splat(np.float32(1) / scale if abs(scale) > 0 else np.float32(0))
         for i in range(32 // width):
             store_quants(q, qo + width * i, number_of(load(f, x + width * i) * inverse))
@@ -127,6 +131,7 @@ def make_iq4_nl(lanes, *, is_weighted: bool = False) -> Callable:
 
     @register_jitable
     def encode(f, x, w, o, n, q, qo, scratch, importance):
+        """Write blocks of 18 bytes: the scale as a half, 16 bytes of codes."""
         n_blocks, spread = n // 32, 2 * mean_square(f, x, n, scratch)
         count = width if n_blocks >= width else 1
         for part in range((n_blocks + count - 1) // count):
@@ -149,6 +154,7 @@ def make_iq4_xs(lanes, *, is_weighted: bool = False) -> Callable:
 
     @register_jitable
     def encode(f, x, w, o, n, q, qo, scratch, importance):
+        """Write blocks of 136 bytes: d, 2 and 4 bytes of scales, 128 bytes of codes."""
         factors, scales, sums = qo + _FACTORS, scratch + _SCALES, scratch + _SUMS
         for b in range(n // 256):
             block, first, own = o + 136 * b, x + 256 * b, importance + 256 * b
@@ -185,6 +191,7 @@ def make_mxfp4(lanes) -> Callable:
 
     @register_jitable
     def encode(f, x, w, o, n, q, qo, scratch, importance):
+        """Write blocks of 17 bytes: the exponent, 16 bytes of codes, whose bit 3 is the sign."""
         zero, one = splat(0), splat(1)
         for b in range(n // 32):
             first, block = x + 32 * b, o + 17 * b
@@ -219,6 +226,7 @@ def _make_trits(lanes) -> Callable:
 
     @register_jitable
     def trits(f, x, q, qo):
+        """Write 1 plus the sign of each weight beyond half the largest magnitude d; return d."""
         size = splat(0)
         for i in range(256 // width):
             size = larger(size, magnitude(load(f, x + width * i)))
@@ -250,6 +258,7 @@ def make_tq1_0(lanes) -> Callable:
 
     @register_jitable
     def encode(f, x, w, o, n, q, qo, scratch, importance):
+        """Write blocks of 54 bytes: 32 of weights 0-159, 16 of 160-239, 4 of 240-255, d."""
         for b in range(n // 256):
             block = o + 54 * b
             d = trits(f, x + 256 * b, q, qo)
@@ -267,6 +276,7 @@ def make_tq2_0(lanes) -> Callable:
 
     @register_jitable
     def encode(f, x, w, o, n, q, qo, scratch, importance):
+        """Write blocks of 66 bytes: 64 with four numbers that lie 32 apart, d."""
         for b in range(n // 256):
             block = o + 66 * b
             d = trits(f, x + 256 * b, q, qo)
