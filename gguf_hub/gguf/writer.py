@@ -130,14 +130,17 @@ class _Encoder:
         self.parts: list[bytes] = []
 
     def start(self, n_tensors: int, n_fields: int) -> None:
+        """Add magic, version and the numbers of tensors and fields."""
         self.parts.append(MAGIC + struct.pack(self.order + "I", self.version))
         self.parts.append(self.count.pack(n_tensors) + self.count.pack(n_fields))
 
     def string(self, text: str | bytes) -> None:
+        """Add a length and the bytes."""
         raw = encode(text) if isinstance(text, str) else text
         self.parts += [self.count.pack(len(raw)), raw]
 
     def field(self, key: str, field: Field) -> None:
+        """Add a key, its type and value; raise ``GgufError`` where the type cannot hold it."""
         self.string(key)
         self.parts.append(struct.pack(self.order + "I", field.type))
         try:
@@ -153,6 +156,7 @@ class _Encoder:
             ) from exc
 
     def array(self, field: Field) -> None:
+        """Add the type and number of elements, then these."""
         element = field.element_type
         assert element is not None, "an array knows the type of its elements"
         self.parts.append(struct.pack(self.order + "I", element))
@@ -170,6 +174,7 @@ class _Encoder:
             self.parts.append(np.asarray(field.value).astype(dtype).tobytes())
 
     def tensor(self, info: TensorInfo) -> None:
+        """Add what describes a tensor; in version 1 sizes have 32 bits."""
         self.string(info.name)
         width = "I" if self.version == 1 else "q"
         row = f"{self.order}I{len(info.shape)}{width}iQ"

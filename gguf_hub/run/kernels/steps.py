@@ -40,6 +40,7 @@ def make_get_rows(dequantize):
     """Return the embedding lookup for one weight type."""
 
     def get_rows(tid, nth, n, f, q, kv, w, w0, row_bytes, n_in, ids, y):
+        """Write the embeddings of tokens ``n[ids:]`` to ``y``, [T, n_in]."""
         first, last = share(n[N_TOKENS], tid, nth)
         for t in range(first, last):
             dequantize(w, w0 + row_bytes * n[ids + t], f, y + n_in * t, n_in)
@@ -72,6 +73,7 @@ def make_quantize(quantize_row, bytes_per_row, floats_per_row):
     """Return the step that turns float rows into int8 rows with scales and sums."""
 
     def quantize(tid, nth, n, f, q, kv, w, x, width, xq, xf, count, per_row):
+        """Quantise this thread's share of ``n[count] * per_row`` rows of ``width`` floats."""
         first, last = share(n[count] * per_row, tid, nth)
         for t in range(first, last):
             row_q, row_f = xq + bytes_per_row(width) * t, xf + floats_per_row(width) * t
@@ -135,6 +137,7 @@ def share_rows(by_rows, grain=1):
         tid, nth, queue, turn, n, f, q, w, w0, row_bytes, n_in, n_out, assignments, begin, count,
         pairs_per_x, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, scratch, partial,
     ):  # fmt: skip
+        """Multiply all rows; ``scratch`` and ``partial`` are for products by tiles."""
         return shared(
             tid, nth, queue, turn, n_out, row_bytes * count,
             n, f, q, w, w0, row_bytes, n_in, assignments, begin, count, pairs_per_x,
@@ -152,6 +155,7 @@ def make_matmul(product):
         w0, row_bytes, n_in, n_out, xq, xq_stride, xf, xf_stride, y, y_stride, is_added, count,
         packed, packed_stride, partial, partial_stride, queue=0,
     ):  # fmt: skip
+        """Write, or add, the products to ``y``, [n[count], n_out]; a token is its own pair."""
         turn = product(
             tid, nth, queue, NO_TURN, n, f, q, w, w0, row_bytes, n_in, n_out, -1, 0, n[count], 1,
             xq, xq_stride, xf, xf_stride, y, y_stride, is_added,
@@ -171,6 +175,7 @@ def make_expert_matmul(product):
         xq, xq_stride, xf, xf_stride, y, y_stride,
         packed, packed_stride, partial, partial_stride, queue=0,
     ):  # fmt: skip
+        """Write ``y``, [P, n_out]: each expert's matrix times the pairs that chose it."""
         turn = NO_TURN
         for e in range(n_expert):
             begin, end = n[expert_starts + e], n[expert_starts + e + 1]
@@ -196,6 +201,7 @@ def make_head_matmul(product):
         xf, xf_stride, xf_step, y, y_stride, y_step, count,
         packed, packed_stride, partial, partial_stride, queue=0,
     ):  # fmt: skip
+        """Multiply head h's part of each row with matrix h, at ``w0 + head_bytes * h``."""
         turn = NO_TURN
         for h in range(n_head):
             turn = product(

@@ -116,6 +116,7 @@ def make_stores(
 
     @register_jitable
     def store_q8_0_key(kv, base, n_dims, position, f, row):
+        """Store a key as quants, [d, 32 positions] in bytes, and halves."""
         block = base + q8_0_key_block(n_dims) * (position // LANES)
         for tile in range(n_tiles(n_dims)):
             first, last = LANES * tile, min(LANES * tile + LANES, n_dims)
@@ -127,6 +128,7 @@ def make_stores(
 
     @register_jitable
     def store_q8_0_value(kv, base, n_dims, n_ctx, position, f, row):
+        """Store a value as quants, [S, 32 dimensions] in bytes, and a half for each tile."""
         for tile in range(n_tiles(n_dims)):
             first, last = LANES * tile, min(LANES * tile + LANES, n_dims)
             at = base + q8_0_value_tile(n_ctx) * tile
@@ -146,12 +148,14 @@ def _float_stores(type_: str, store: Callable) -> tuple[Callable, Callable]:
 
     @register_jitable
     def store_key(kv, base, n_dims, position, f, row):
+        """Store the key of a position in its block of 32: dimensions lie 32 numbers apart."""
         at = base + key_block(n_dims) * (position // LANES) + size * (position % LANES)
         for i in range(n_dims):
             store(kv, at + size * LANES * i, f[row + i])
 
     @register_jitable
     def store_value(kv, base, n_dims, n_ctx, position, f, row):
+        """Store the value of a position: 32 neighbouring dimensions in each tile."""
         for tile in range(n_tiles(n_dims)):
             at = base + value_tile(n_ctx) * tile + size * LANES * position
             first = LANES * tile
@@ -169,6 +173,7 @@ def _scores_of_rows(row_scores):
 
     @register_jitable
     def scores(f, qs, kv, block, n_dims, ys):
+        """Multiply the queries at ``qs``, one or four, with the keys of 32 positions."""
         row_scores(f, qs[0], kv, block, n_dims, ys[0])
         if len(qs) == ROWS:
             row_scores(f, qs[1], kv, block, n_dims, ys[1])
@@ -183,6 +188,7 @@ def _sums_of_rows(row_weigh):
 
     @register_jitable
     def weigh(f, ps, n, kv, base, first, n_dims, n_ctx, sums, factors, spares):
+        """Add ``n`` positions' values to the sums of rows, one or four; ``spares`` is unused."""
         row_weigh(f, ps[0], n, kv, base, first, n_dims, n_ctx, sums[0], factors[0])
         if len(ps) == ROWS:
             row_weigh(f, ps[1], n, kv, base, first, n_dims, n_ctx, sums[1], factors[1])

@@ -46,7 +46,10 @@ def _store_rows(width: int):
 
     @intrinsic
     def store_rows(typingctx, array, starts, offset, values):
+        """Store ``values``, a vector of ``width`` floats for each start, side by side."""
+
         def codegen(context, builder, sig, args):
+            """Cut the vector into ``width`` lanes each; emit an unaligned store for each start."""
             parts = parts_of(builder, args[3], width, len(starts))
             for t, part in enumerate(parts):
                 index = builder.add(builder.extract_value(args[1], t), args[2])
@@ -64,6 +67,7 @@ def _store_quant(typingctx, array, index, byte, value):
     """Store ``value``, rounded, as signed byte ``byte`` behind element ``index``."""
 
     def codegen(context, builder, sig, args):
+        """Emit ``llvm.rint.f32``, ``fptosi`` and a store of the low byte."""
         data = pointer_to(context, builder, sig.args[0], args[0], args[1], ir.IntType(8))
         name, kind = "llvm.rint.f32", ir.FunctionType(ir.FloatType(), [ir.FloatType()])
         rint = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
@@ -92,6 +96,7 @@ def _float_keys(width: int, key_type: str) -> Keys:
 
     @machine_code
     def scores(f, qs, kv, block, n_dims, ys):
+        """Multiply queries with 32 keys: ``fma`` of a query's number and ``width`` keys."""
         for part in range(LANES // width):
             total = zeros(qs)
             at = block + size * width * part
@@ -112,6 +117,7 @@ def _q8_0_keys(width: int) -> Keys:
 
     @machine_code
     def q8_0_scores(f, qs, kv, block, n_dims, ys):
+        """As ``scores``, of bytes: the sums of each 32 dimensions meet their scales."""
         for part in range(LANES // width):
             total = zeros(qs)
             for tile in range(n_tiles(n_dims)):
@@ -149,6 +155,7 @@ def _float_values(width: int, value_type: str) -> Values:
 
     @machine_code
     def weigh(f, ps, n, kv, base, first, n_dims, n_ctx, sums, factors, spares):
+        """Add up values: ``fma`` of a position's weight and ``width`` dimensions of its value."""
         for tile in range(n_tiles(n_dims)):
             for part in range(LANES // width):
                 at = base + value_tile(n_ctx) * tile + size * (LANES * first + width * part)
@@ -171,6 +178,7 @@ def _q8_0_values(width: int) -> Values:
 
     @machine_code
     def q8_0_weigh(f, ps, n, kv, base, first, n_dims, n_ctx, sums, factors, spares):
+        """As ``weigh``, of bytes: weights times positions' scales lie at ``spares`` first."""
         for tile in range(n_tiles(n_dims)):
             start = base + q8_0_value_tile(n_ctx) * tile
             scales = start + _HALF * n_ctx + first

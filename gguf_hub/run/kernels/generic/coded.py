@@ -96,6 +96,7 @@ def weights_of(coded: CodedType) -> Callable:
 
         @register_jitable
         def weights(w, block, i):
+            """Return whole numbers 8 i to 8 i + 7 of the block, plus the offset, a byte each."""
             codes, flips = eight(w, block, i)
             return whole(codes, flips)
 
@@ -104,6 +105,7 @@ def weights_of(coded: CodedType) -> Callable:
 
     @register_jitable
     def table_weights(w, block, i):
+        """As ``weights``, each code being the index of its number in the table."""
         codes, _ = eight(w, block, i)
         value = np.uint64(0)
         for k in range(8):
@@ -131,6 +133,7 @@ def _dequantize_of(coded: CodedType) -> Callable:
 
     @register_jitable
     def dequantize(w, o, y, yo, n):
+        """Write ``n`` weights: the factor times the group's scale, then times whole numbers."""
         for b in range(n // block_size):
             block, first = o + block_bytes * b, yo + block_size * b
             for j in range(block_size // group):
@@ -156,6 +159,7 @@ def _sum_of_group(coded: CodedType) -> Callable:
 
     @register_jitable
     def group_sum(w, block, j, q, p):
+        """Return the sum of weight x activation, int32; the offset is taken off each weight."""
         total = np.int32(0)
         for i in range(group // 8):
             weights = eight(w, block, group // 8 * j + i)
@@ -175,6 +179,7 @@ def _dot_256_of(coded: CodedType) -> Callable:
 
     @register_jitable
     def dot(w, o, q, qo, f, fo, n):
+        """Return the dot product with a ``q8_k`` row: scaled groups are added up in integers."""
         total = np.float32(0)
         for b in range(n // 256):
             block, p = o + block_bytes * b, qo + 256 * b
@@ -195,6 +200,7 @@ def _dot_32_of(coded: CodedType) -> Callable:
 
     @register_jitable
     def dot(w, o, q, qo, f, fo, n):
+        """Return the dot product with a ``q8_0`` row: each group has a factor of its own."""
         total = np.float32(0)
         for g in range(n // group):
             block, j = o + block_bytes * (g // groups), g % groups

@@ -171,6 +171,7 @@ def _make(
 
     @register_jitable
     def dequantize(w, o, y, yo, n):
+        """Write quant x (d x scale) - dmin x minimum, rounded after each operation as ggml's."""
         for b in range(n // 256):
             block, first = o + block_bytes * b, yo + 256 * b
             d = half_at(w, block + d_at)
@@ -188,6 +189,7 @@ def _make(
 
     @register_jitable
     def dot(w, o, q, qo, f, fo, n):
+        """Return the dot product with a ``q8_k`` row: eight sums of weights 32 apart at once."""
         nb = n // 256
         total = np.float32(0)
         for b in range(nb):

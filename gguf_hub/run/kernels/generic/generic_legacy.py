@@ -75,6 +75,7 @@ def _make(type: QuantType, unpack: Callable, *, has_m: bool = False) -> tuple[Ca
 
     @register_jitable
     def dequantize(w, o, y, yo, n):
+        """Write d x quant of each weight, plus m where the type has one."""
         for b in range(n // 32):
             block, first = o + block_bytes * b, yo + 32 * b
             d, m = half_at(w, block), half_at(w, block + 2)
@@ -88,11 +89,13 @@ def _make(type: QuantType, unpack: Callable, *, has_m: bool = False) -> tuple[Ca
 
     @register_jitable
     def products(w, block, q, qb, i):
+        """Return the sum of the products of quants i and 16 + i with those at ``qb``."""
         low, high = unpack(w, block, i)
         return low * at(q, qb + i) + high * at(q, qb + 16 + i)
 
     @register_jitable
     def dot(w, o, q, qo, f, fo, n):
+        """Return the dot product with a ``q8_0`` row; minima meet the sums that it carries."""
         nb = n // 32
         total = offsets = np.float32(0)
         # Four blocks at a time: LLVM unrolls a shorter loop before it can make SIMD code of it.

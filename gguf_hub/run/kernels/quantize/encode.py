@@ -77,6 +77,7 @@ def make_decode(dequantize: Callable) -> Callable:
     """Return the step that turns rows of a file into floats, for one weight type."""
 
     def decode(tid, nth, n, f, q, kv, w, first, rows, row_bytes, n_in, x, x_stride, largest):
+        """Decode this thread's rows of a slice; note the first with bits above ``largest``."""
         begin, end = _thread_rows(n[CHUNK_ROWS], first, rows, tid, nth)
         for r in range(begin, end):
             to = x + x_stride * tid + n_in * (r - begin)
@@ -91,6 +92,7 @@ def make_encode(encode_row: Callable) -> Callable:
     """Return the step that turns floats into blocks, for one weight type."""
 
     def encode(tid, nth, n, f, q, kv, w, first, rows, row_bytes, n_in, x, x_stride, scratch):
+        """Encode this thread's rows of a slice, from byte ``row_bytes * r`` on."""
         begin, end = _thread_rows(n[CHUNK_ROWS], first, rows, tid, nth)
         for r in range(begin, end):
             start = x + x_stride * tid + n_in * (r - begin)
@@ -106,6 +108,7 @@ def make_encode_weighted(encode_row: Callable) -> Callable:
     def encode_weighted(
         tid, nth, n, f, q, kv, w, first, rows, row_bytes, n_in, x, x_stride, scratch, importance
     ):
+        """As ``encode``; errors of weight i of a row count by ``f[importance + i]``."""
         begin, end = _thread_rows(n[CHUNK_ROWS], first, rows, tid, nth)
         for r in range(begin, end):
             start = x + x_stride * tid + n_in * (r - begin)
@@ -152,6 +155,7 @@ def _make_float(lanes, weight_type: str) -> Callable:
 
     @register_jitable
     def encode(f, x, w, o, n, q, qo, scratch, importance):
+        """Store ``n`` floats in the type; the last ones, which fill no vector, singly."""
         n_vectors = n // width
         for i in range(n_vectors):
             put(w, o + size * width * i, load(f, x + width * i))
@@ -182,6 +186,7 @@ def _make_q8_0(lanes) -> Callable:
 
     @register_jitable
     def encode(f, x, w, o, n, q, qo, scratch, importance):
+        """Write blocks of a half, largest magnitude / 127, and 32 bytes."""
         for b in range(n // 32):
             high, low = range_of(f, x + 32 * b)
             d = np.float32(max(high, -low) / np.float32(127))
@@ -227,6 +232,7 @@ def _make_small(lanes, bits: int, has_minimum: bool) -> Callable:
 
     @register_jitable
     def encode(f, x, w, o, n, q, qo, scratch, importance):
+        """Write blocks: d, perhaps the minimum, perhaps 32 fifth bits, 16 bytes of nibbles."""
         for b in range(n // 32):
             first, block = x + 32 * b, o + block_bytes * b
             high, low = range_of(f, first)

@@ -44,6 +44,7 @@ def _make_search(lanes, top: int, *, has_minimum: bool) -> Callable:
 
     @register_jitable
     def search(f, x, importance, scratch, spread):
+        """Write the scale of each lane's block to ``_SCALES``, its minimum to ``_MINIMA``."""
         ws = scratch + _WEIGHTS
         gather_weighted(f, x, importance, 32, scratch, ws, spread)
         if has_minimum:
@@ -76,6 +77,7 @@ def make_weighted(lanes, bits: int, *, has_minimum: bool) -> Callable:
 
     @register_jitable
     def write_block(f, x, w, o, q, qo, scale, minimum):
+        """Write one block; scale and minimum are rounded to halves before the quants."""
         d = store_half(w, o, scale)
         if has_minimum:
             low = store_half(w, o + 2, -minimum)
@@ -88,6 +90,7 @@ def make_weighted(lanes, bits: int, *, has_minimum: bool) -> Callable:
 
     @register_jitable
     def encode(f, x, w, o, n, q, qo, scratch, importance):
+        """Write blocks, searched by as many as there are lanes, or one by one."""
         n_blocks, spread = n // 32, mean_square(f, x, n, scratch)
         count = width if n_blocks >= width else 1
         for part in range((n_blocks + count - 1) // count):

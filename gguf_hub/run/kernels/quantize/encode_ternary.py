@@ -38,6 +38,7 @@ def _make_products(points, nearest) -> Callable:
 
     @register_jitable
     def products(f, xs, ws, inverse, shift):
+        """Return sums of w p x and w p p, p being the nearest point plus ``shift``."""
         code, digit_value = 0, 1
         for i in range(8):
             level = min(max(f[np.uintp(xs + i)] * inverse - shift, np.float32(-1)), np.float32(1))
@@ -61,6 +62,7 @@ def _make_fit(points, group: int, *, is_shared: bool) -> Callable:
 
     @register_jitable
     def fit(f, xs, ws):
+        """Return the best of 26 scales, and the sign of the shift where it is shared."""
         largest = np.float32(0)
         for i in range(group):
             largest = max(largest, abs(f[np.uintp(xs + i)]))
@@ -120,6 +122,7 @@ def _make_search(lanes, group: int, *, is_shared: bool, is_weighted: bool) -> Ca
 
     @register_jitable
     def search(f, x, importance, q, qo, scratch):
+        """Return the unit, fitted again to the points chosen with the rounded scales."""
         ws, factors = scratch + _WS, qo + _FACTORS
         scales, squares = scratch + _SCALES, scratch + _SQUARES
         spread = 2 * mean_square(f, x, 256, scratch + _LANES)
@@ -174,6 +177,7 @@ def make_iq1_s(lanes, *, is_weighted: bool = False) -> Callable:
 
     @register_jitable
     def encode(f, x, w, o, n, q, qo, scratch, importance):
+        """Write blocks of 50 bytes: d, 32 low bytes of points, 8 words of the rest."""
         for b in range(n // 256):
             block = o + 50 * b
             found = search(f, x + 256 * b, importance + 256 * b, q, qo, scratch)
@@ -195,6 +199,7 @@ def make_iq1_m(lanes, *, is_weighted: bool = False) -> Callable:
 
     @register_jitable
     def encode(f, x, w, o, n, q, qo, scratch, importance):
+        """Write blocks of 56 bytes: 32 low bytes, 16 of high bits, 8 of scales."""
         for b in range(n // 256):
             block = o + 56 * b
             found = search(f, x + 256 * b, importance + 256 * b, q, qo, scratch)

@@ -24,6 +24,7 @@ def make_range(lanes) -> Callable:
 
     @register_jitable
     def range_of(f, x):
+        """Return (largest, smallest) of ``f[x:x+32]``."""
         high = low = load(f, x)
         for i in range(1, 32 // width):
             value = load(f, x + width * i)
@@ -39,6 +40,7 @@ def make_total(lanes) -> Callable:
 
     @register_jitable
     def total_of(f, scratch, vector):
+        """Return the sum of the lanes, the first lane first, as float32."""
         store(f, scratch, vector)
         total = np.float32(0)
         for i in range(width):
@@ -55,6 +57,7 @@ def make_mean_square(lanes) -> Callable:
 
     @register_jitable
     def mean_square(f, x, n, scratch):
+        """Return it for ``f[x:x+n]``, float32; ``scratch`` has room for a vector."""
         total = splat(0)
         for i in range(n // width):
             value = load(f, x + width * i)
@@ -228,6 +231,7 @@ def make_move_lines(lanes, group: int, top: int, highest: int) -> Callable:
 
     @register_jitable
     def error_of(f, xs, ws, scale, shift):
+        """Return each lane's sum of w (scale x quant - shift - x)**2, of the nearest quants."""
         zero, one, most = splat(0), splat(1), splat(top)
         inverse = where_less(zero, scale, one / where_less(zero, scale, scale, one), zero)
         total = zero
@@ -240,6 +244,7 @@ def make_move_lines(lanes, group: int, top: int, highest: int) -> Callable:
 
     @register_jitable
     def move_lines(f, x, importance, q, factors, d, dmin, xs, ws, found):
+        """Try -1, 0, 1 on both multiples of each group; keep the best in ``q[factors:]``."""
         zero, most, d_wide, dmin_wide = splat(0), splat(highest), splat(d), splat(dmin)
         for part in range(256 // group // width):
             at, first = group * width * part, factors + width * part
