@@ -33,31 +33,31 @@ def smull(builder, a, b):
 def zeros(typingctx):
     """Return four zeros, i32x4."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         return zeros_ir()
 
-    return _I32X4(), codegen
+    return _I32X4(), _codegen
 
 
 @intrinsic
 def dot(typingctx, a, b):
     """Return four integers that add up to the products of 16 or 32 signed bytes."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         total = zeros_ir()
         parts = (parts_of(builder, arg, 16, a.lanes // 16) for arg in args)
         for pair in zip(*parts, strict=True):
             total = sdot(builder, total, *pair)
         return total
 
-    return _I32X4(a, a), codegen
+    return _I32X4(a, a), _codegen
 
 
 @intrinsic
 def pairs(typingctx, a, b):
     """Return four integers that add up to the products of 16-bit numbers."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         total = None
         parts = (parts_of(builder, arg, 4, a.lanes // 4) for arg in args)
         for pair in zip(*parts, strict=True):
@@ -65,7 +65,7 @@ def pairs(typingctx, a, b):
             total = builder.add(total, product) if total else product
         return total
 
-    return _I32X4(a, a), codegen
+    return _I32X4(a, a), _codegen
 
 
 def _widen(builder, vector):
@@ -88,11 +88,11 @@ def splat_lane(typingctx, vector, lane):
     instruction that multiplies.
     """
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         wide = _widen(builder, args[0])
         return splat(builder, builder.extract_element(wide, args[1]), _I32X4)
 
-    return _I32X4(vector, types.int64), codegen
+    return _I32X4(vector, types.int64), _codegen
 
 
 @intrinsic
@@ -100,7 +100,7 @@ def bits(typingctx, value, ones):
     """Spread 32 bits over 32 bytes: byte i is ``ones`` where bit i is set, else 0."""
     result = Vector("i8", 32)
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         four = builder.bitcast(args[0], Vector("i8", 4).ir())
         each = pick(builder, four, [bit // 8 for bit in range(32)])
         masks = ir.Constant(result.ir(), [1 << bit % 8 for bit in range(32)])
@@ -109,7 +109,7 @@ def bits(typingctx, value, ones):
         number = builder.trunc(args[1], ir.IntType(8))
         return builder.select(is_set, splat(builder, number, result), zero)
 
-    return result(types.uint32, types.int64), codegen
+    return result(types.uint32, types.int64), _codegen
 
 
 def _half(index: int):
@@ -117,10 +117,10 @@ def _half(index: int):
 
     @intrinsic
     def half(typingctx, vector):
-        def codegen(context, builder, sig, args):
+        def _codegen(context, builder, sig, args):
             return pick(builder, args[0], range(16 * index, 16 * index + 16))
 
-        return Vector("i8", 16)(vector), codegen
+        return Vector("i8", 16)(vector), _codegen
 
     return half
 

@@ -33,11 +33,13 @@ from gguf_hub.run.kernels.simd.vectors import (
 def _filler(vector: Vector, numba_type):
     @intrinsic
     def fill(typingctx, value):
-        def codegen(context, builder, sig, args):
+        """Return the number, cast to ``numba_type``, in every lane."""
+
+        def _codegen(context, builder, sig, args):
             scalar = context.cast(builder, args[0], sig.args[0], numba_type)
             return splat(builder, scalar, vector)
 
-        return vector(value), codegen
+        return vector(value), _codegen
 
     return fill
 
@@ -52,19 +54,21 @@ splat_i32x8 = _filler(i32x8, types.int32)
 def first_lane_f32x8(typingctx, value):
     """Return eight floats: ``value``, then zeros."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         return builder.insert_element(ir.Constant(f32x8.ir(), [0.0] * 8), args[0], i32(0))
 
-    return f32x8(types.float32), codegen
+    return f32x8(types.float32), _codegen
 
 
 def _bitcast(target: Vector):
     @intrinsic
     def cast(typingctx, value):
-        def codegen(context, builder, sig, args):
+        """Return the same bits as lanes of ``target``."""
+
+        def _codegen(context, builder, sig, args):
             return builder.bitcast(args[0], target.ir())
 
-        return target(value), codegen
+        return target(value), _codegen
 
     return cast
 
@@ -78,10 +82,10 @@ def concat(typingctx, low, high):
     """Join two vectors into one of twice the lanes."""
     joined = Vector(low.element, 2 * low.lanes)
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         return shuffle(builder, *args, range(joined.lanes))
 
-    return joined(low, high), codegen
+    return joined(low, high), _codegen
 
 
 @machine_code
@@ -93,11 +97,13 @@ def i8x32_of(a, b, c, d):
 def _widener(source: Vector, target: Vector, signed: bool):
     @intrinsic
     def widen(typingctx, value):
-        def codegen(context, builder, sig, args):
+        """Return the lanes sign-extended or zero-extended to those of ``target``."""
+
+        def _codegen(context, builder, sig, args):
             extend = builder.sext if signed else builder.zext
             return extend(args[0], target.ir())
 
-        return target(source), codegen
+        return target(source), _codegen
 
     return widen
 
@@ -112,23 +118,23 @@ def floats(typingctx, integers):
     """Convert 32-bit integers to float32."""
     result = Vector("f32", integers.lanes)
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         return builder.sitofp(args[0], result.ir())
 
-    return result(integers), codegen
+    return result(integers), _codegen
 
 
 @intrinsic
 def bits_i8x32(typingctx, bits, ones):
     """Spread 32 bits over 32 lanes: lane i is ``ones`` where bit i is set, else 0."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         mask = builder.bitcast(args[0], ir.VectorType(ir.IntType(1), 32))
         value = context.cast(builder, args[1], sig.args[1], types.int8)
         zero = ir.Constant(i8x32.ir(), [0] * 32)
         return builder.select(mask, splat(builder, value, i8x32), zero)
 
-    return i8x32(types.uint32, ones), codegen
+    return i8x32(types.uint32, ones), _codegen
 
 
 def _bits_of_two(half: int):
@@ -136,7 +142,9 @@ def _bits_of_two(half: int):
 
     @intrinsic
     def bits(typingctx, first, second, ones):
-        def codegen(context, builder, sig, args):
+        """Return an i8x32: sixteen lanes by bits of ``first``, then by those of ``second``."""
+
+        def _codegen(context, builder, sig, args):
             a, b = (
                 builder.bitcast(splat(builder, number, Vector("i32", 4)), i8x16.ir())
                 for number in args[:2]
@@ -150,7 +158,7 @@ def _bits_of_two(half: int):
             zero = ir.Constant(i8x32.ir(), [0] * 32)
             return builder.select(is_set, splat(builder, value, i8x32), zero)
 
-        return i8x32(types.uint32, types.uint32, ones), codegen
+        return i8x32(types.uint32, types.uint32, ones), _codegen
 
     return bits
 
@@ -166,11 +174,11 @@ low_bits_of_two, high_bits_of_two = _bits_of_two(0), _bits_of_two(1)
 def fma(typingctx, a, b, c):
     """Return ``a * b + c``, rounded once; float32 scalars or vectors."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         suffix = f"v{c.lanes}f32" if isinstance(c, Vector) else "f32"
         return call_llvm(builder, f"llvm.fma.{suffix}", args[2].type, args)
 
-    return c(c, c, c), codegen
+    return c(c, c, c), _codegen
 
 
 maddubs = instruction("llvm.x86.avx2.pmadd.ub.sw", i8x32, i8x32, result=i16x16)
@@ -183,10 +191,10 @@ def madd(typingctx, a, b):
     name = {8: "llvm.x86.sse2.pmadd.wd", 16: "llvm.x86.avx2.pmadd.wd"}[a.lanes]
     result = Vector("i32", a.lanes // 2)
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         return call_llvm(builder, name, result.ir(), args)
 
-    return result(a, a), codegen
+    return result(a, a), _codegen
 
 
 sign = instruction("llvm.x86.avx2.psign.b", i8x32, i8x32, result=i8x32)
@@ -206,14 +214,14 @@ def twice_in_halves(typingctx, scales):
     wide = Vector("i16", 2 * scales.lanes)
     signature = ir.FunctionType(i16x16.ir(), [i16x16.ir()])
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         parts = []
         for first in range(0, scales.lanes, 8):
             eight = pick(builder, args[0], [*range(first, first + 8)] * 2)
             parts.append(builder.asm(signature, "", "=x,0", [eight], False))
         return parts[0] if len(parts) == 1 else shuffle(builder, *parts, range(32))
 
-    return wide(scales), codegen
+    return wide(scales), _codegen
 
 
 def _halves_filled(builder, scales, first, second):
@@ -232,11 +240,11 @@ def splat_lane(typingctx, vector, lane):
     are ``twice_in_halves`` or unsigned bytes that were widened.
     """
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         second = builder.add(args[1], ir.Constant(ir.IntType(64), vector.lanes - 8))
         return _halves_filled(builder, *args, second)
 
-    return i16x16(vector, types.int64), codegen
+    return i16x16(vector, types.int64), _codegen
 
 
 @intrinsic
@@ -246,7 +254,7 @@ def splat_lane_pair(typingctx, vector, pair):
     They are ``twice_in_halves``.
     """
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         nine, eight, two, four = (ir.Constant(ir.IntType(64), n) for n in (9, 8, 2, 4))
         # sixteen lanes hold four pairs, twice
         behind = builder.mul(builder.udiv(args[1], four), eight)
@@ -254,7 +262,7 @@ def splat_lane_pair(typingctx, vector, pair):
         second = builder.add(first, nine)
         return _halves_filled(builder, args[0], first, second)
 
-    return i16x16(vector, types.int64), codegen
+    return i16x16(vector, types.int64), _codegen
 
 
 # -- for quantising activations ------------------------------------------------------------------
@@ -270,17 +278,17 @@ round_i32x8 = instruction("llvm.lrint.v8i32.v8f32", f32x8, result=i32x8)
 def sum_f32x8(typingctx, value):
     """Return the sum of eight floats, upper halves added to lower ones."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         return builder.extract_element(fold(builder, args[0], 1), i32(0))
 
-    return types.float32(f32x8), codegen
+    return types.float32(f32x8), _codegen
 
 
 @intrinsic
 def top_i32x8(typingctx, value):
     """Return the largest lane."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         return call_llvm(builder, "llvm.vector.reduce.smax.v8i32", ir.IntType(32), args)
 
-    return types.int32(i32x8), codegen
+    return types.int32(i32x8), _codegen

@@ -47,10 +47,10 @@ load_i32x8_at = loader(i32x8)
 def zeros_i32x16(typingctx):
     """Return sixteen zeros."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         return ir.Constant(i32x16.ir(), [0] * 16)
 
-    return i32x16(), codegen
+    return i32x16(), _codegen
 
 
 dpbusd = instruction("llvm.x86.avx512.vpdpbusd.512", i32x16, i8x64, i8x64, result=i32x16)
@@ -67,10 +67,10 @@ permute = instruction("llvm.x86.avx512.permvar.hi.512", i16x32, i16x32, result=i
 def twice(typingctx, value):
     """Return an i8x32 side by side with itself."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         return pick(builder, args[0], list(range(32)) * 2)
 
-    return i8x64(i8x32), codegen
+    return i8x64(i8x32), _codegen
 
 
 @intrinsic
@@ -78,7 +78,7 @@ def right(typingctx, value, a, b, c, d):
     """Shift the bits of an i8x64 right, each quarter by its own number; mask the bytes after it."""
     int64 = types.int64
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         amounts = ir.Constant(i32x16.ir(), ir.Undefined)
         for lane in range(16):
             amount = builder.trunc(args[1 + lane // 4], ir.IntType(32))
@@ -86,7 +86,7 @@ def right(typingctx, value, a, b, c, d):
         shifted = builder.lshr(builder.bitcast(args[0], i32x16.ir()), amounts)
         return builder.bitcast(shifted, i8x64.ir())
 
-    return i8x64(i8x64, int64, int64, int64, int64), codegen
+    return i8x64(i8x64, int64, int64, int64, int64), _codegen
 
 
 def bits_of(width: int, to_bit: int = 0, *, has_gfni: bool | None = None):
@@ -103,12 +103,14 @@ def bits_of(width: int, to_bit: int = 0, *, has_gfni: bool | None = None):
     mask = (1 << width) - 1
 
     def by_matrix(builder, value, amounts):
+        """Emit one ``vgf2p8affineqb``, its eight matrices shifted by ``amounts``, <8 x i64>."""
         matrix = ir.Constant(ir.VectorType(ir.IntType(64), 8), [rows] * 8)
         matrix = builder.bitcast(builder.shl(matrix, amounts), i8x64.ir())
         name = "llvm.x86.vgf2p8affineqb.512"
         return call_llvm(builder, name, i8x64.ir(), [value, matrix, ir.Constant(ir.IntType(8), 0)])
 
     def by_shifts(builder, value, amounts):
+        """Emit two shifts of <8 x i64> and a mask between them: without GFNI."""
         words = builder.lshr(builder.bitcast(value, amounts.type), amounts)
         words = builder.and_(words, ir.Constant(amounts.type, [mask * 0x0101010101010101] * 8))
         return builder.bitcast(
@@ -117,14 +119,14 @@ def bits_of(width: int, to_bit: int = 0, *, has_gfni: bool | None = None):
 
     @intrinsic
     def bits(typingctx, value, a, b, c, d):
-        def codegen(context, builder, sig, args):
+        def _codegen(context, builder, sig, args):
             amounts = ir.Constant(ir.VectorType(ir.IntType(64), 8), ir.Undefined)
             for lane in range(8):
                 amounts = builder.insert_element(amounts, args[1 + lane // 2], i32(lane))
             use_gfni = is_compiled_for("gfni") if has_gfni is None else has_gfni
             return (by_matrix if use_gfni else by_shifts)(builder, args[0], amounts)
 
-        return i8x64(i8x64, int64, int64, int64, int64), codegen
+        return i8x64(i8x64, int64, int64, int64, int64), _codegen
 
     return bits
 
@@ -134,23 +136,23 @@ def widened(typingctx, value):
     """Return the lanes of a vector and as many that are undefined, as ``permute`` takes them."""
     wide = Vector(value.element, 32)
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         undefined = ir.Constant(value.ir(), ir.Undefined)
         lanes = [*range(value.lanes), *[value.lanes] * (32 - value.lanes)]
         return shuffle(builder, args[0], undefined, lanes)
 
-    return wide(value), codegen
+    return wide(value), _codegen
 
 
 def _lane_numbers(repeats: int):
     @intrinsic
     def numbers(typingctx, first):
-        def codegen(context, builder, sig, args):
+        def _codegen(context, builder, sig, args):
             start = splat(builder, builder.trunc(args[0], ir.IntType(16)), i16x32)
             steps = ir.Constant(i16x32.ir(), [lane // repeats for lane in range(32)])
             return builder.add(start, steps)
 
-        return i16x32(types.int64), codegen
+        return i16x32(types.int64), _codegen
 
     return numbers
 
@@ -175,7 +177,7 @@ def _six_bits(first: bool):
 
     @intrinsic
     def numbers(typingctx, header):
-        def codegen(context, builder, sig, args):
+        def _codegen(context, builder, sig, args):
             six, four, two = 0x3F3F3F3F, 0x0F0F0F0F, 0x30303030
             low = pick(builder, args[0], [*range(4, 12), *range(12, 16), *range(12, 16)])
             top = pick(builder, args[0], [*range(8), *range(4, 12)])
@@ -184,7 +186,7 @@ def _six_bits(first: bool):
             both = builder.bitcast(builder.or_(low, top), i8x16.ir())
             return builder.zext(pick(builder, both, lanes), i16x8.ir())
 
-        return i16x8(i8x16), codegen
+        return i16x8(i8x16), _codegen
 
     return numbers
 
@@ -206,7 +208,7 @@ def scales_of_q3(typingctx, tail):
     eight; byte 8 + j % 4 has two more bits for each of the scales j, j + 4, j + 8, j + 12.
     """
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         low = pick(builder, args[0], [*range(2, 10)] * 2)
         low = _words(builder, low, [0, 0, 4, 4], [0x0F0F0F0F] * 4)
         top = pick(builder, args[0], [*range(10, 14)] * 4)
@@ -215,7 +217,7 @@ def scales_of_q3(typingctx, tail):
         scales = builder.bitcast(both, i8x16.ir())
         return builder.sub(scales, ir.Constant(i8x16.ir(), [32] * 16))
 
-    return i8x16(i8x16), codegen
+    return i8x16(i8x16), _codegen
 
 
 def _of_pairs(type_size: int, make):
@@ -230,18 +232,21 @@ def _of_pairs(type_size: int, make):
     """
 
     def function_of(pair: int):
+        """Return the load for blocks ``2 pair`` and ``2 pair + 1`` of the eight."""
         first = 2 * pair * type_size
         start = min(first, 8 * type_size - 64)
 
         @intrinsic
         def load(typingctx, w, p):
-            def codegen(context, builder, sig, args):
+            """Return what ``make`` makes of the 64 bytes that hold both blocks."""
+
+            def _codegen(context, builder, sig, args):
                 offset = builder.add(args[1], ir.Constant(args[1].type, start))
                 pointer = pointer_to(context, builder, sig.args[0], args[0], offset, i8x64.ir())
                 bytes_ = builder.load(pointer, align=1)
                 return make(builder, bytes_, first - start, first - start + type_size)
 
-            return i8x64(w, types.int64), codegen
+            return i8x64(w, types.int64), _codegen
 
         return load
 
@@ -288,7 +293,7 @@ def halves_of_eight(type_size: int, at: int):
 
     @intrinsic
     def load(typingctx, w, p):
-        def codegen(context, builder, sig, args):
+        def _codegen(context, builder, sig, args):
             result, n_done = None, 0
             while n_done < 8:
                 start = min(offsets[n_done], 8 * type_size - 64)
@@ -303,7 +308,7 @@ def halves_of_eight(type_size: int, at: int):
             eight = builder.bitcast(pick(builder, result, range(8)), f16x8_ir)
             return builder.fpext(eight, f32x8.ir())
 
-        return f32x8(w, types.int64), codegen
+        return f32x8(w, types.int64), _codegen
 
     return load
 
@@ -315,11 +320,11 @@ def halves_of_eight(type_size: int, at: int):
 def sum_of(typingctx, vector):
     """Return the sum of the integers of a vector."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         name = f"llvm.vector.reduce.add.v{vector.lanes}i32"
         return call_llvm(builder, name, ir.IntType(32), args)
 
-    return types.int32(vector), codegen
+    return types.int32(vector), _codegen
 
 
 def bytes_of_eight(type_size: int):
@@ -332,7 +337,7 @@ def bytes_of_eight(type_size: int):
 
     @intrinsic
     def load(typingctx, w, p):
-        def codegen(context, builder, sig, args):
+        def _codegen(context, builder, sig, args):
             fours = []
             for first in (0, 4 * type_size):
                 offset = builder.add(args[1], ir.Constant(args[1].type, first))
@@ -341,7 +346,7 @@ def bytes_of_eight(type_size: int):
             eight = shuffle(builder, *fours, [*offsets, *(64 + offset for offset in offsets)])
             return builder.zext(eight, i32x8.ir())
 
-        return i32x8(w, types.int64), codegen
+        return i32x8(w, types.int64), _codegen
 
     return load
 
@@ -350,60 +355,60 @@ def bytes_of_eight(type_size: int):
 def halves_of_two(typingctx, a, b):
     """Return the first eight lanes of ``a`` plus its last eight, then the same of ``b``."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         def side_by_side(lanes):
             return shuffle(builder, *args, [*lanes, *[16 + lane for lane in lanes]])
 
         return builder.add(side_by_side(range(8)), side_by_side(range(8, 16)))
 
-    return i32x16(i32x16, i32x16), codegen
+    return i32x16(i32x16, i32x16), _codegen
 
 
 @intrinsic
 def with_zeros(typingctx, value):
     """Return an i32x4 and four zeros behind it."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         zeros = ir.Constant(value.ir(), [0] * 4)
         return shuffle(builder, args[0], zeros, range(8))
 
-    return i32x8(value), codegen
+    return i32x8(value), _codegen
 
 
 @intrinsic
 def filled_to(typingctx, like, value):
     """Return a vector and zeros behind it, as many lanes as ``like`` has."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         zeros = ir.Constant(value.ir(), [0] * value.lanes)
         lanes = [min(lane, value.lanes) for lane in range(like.lanes)]
         return shuffle(builder, args[1], zeros, lanes)
 
-    return like(like, value), codegen
+    return like(like, value), _codegen
 
 
 @intrinsic
 def splat_halves(typingctx, value, pair):
     """Return eight times lane ``2 * pair`` of an i16x8 as int32, then eight times the next lane."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         wide = builder.sext(args[0], i32x8.ir())
         first = builder.shl(args[1], ir.Constant(args[1].type, 1))
         lanes = first, builder.add(first, ir.Constant(args[1].type, 1))
         low, high = (splat(builder, builder.extract_element(wide, lane), i32x8) for lane in lanes)
         return shuffle(builder, low, high, range(16))
 
-    return i32x16(i16x8, types.int64), codegen
+    return i32x16(i16x8, types.int64), _codegen
 
 
 @intrinsic
 def first_half(typingctx, value):
     """Return the first eight lanes."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         return pick(builder, args[0], range(8))
 
-    return i32x8(i32x16), codegen
+    return i32x8(i32x16), _codegen
 
 
 @intrinsic
@@ -411,11 +416,11 @@ def shift_in(typingctx, vector, value):
     """Move the lanes of a vector down by one and put ``value`` into the last."""
     scalar = types.float32 if vector.is_float else types.int32
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         last = builder.insert_element(ir.Constant(vector.ir(), ir.Undefined), args[1], i32(0))
         return shuffle(builder, args[0], last, range(1, vector.lanes + 1))
 
-    return vector(vector, scalar), codegen
+    return vector(vector, scalar), _codegen
 
 
 @intrinsic
@@ -423,10 +428,10 @@ def with_lane(typingctx, vector, lane, value):
     """Return a vector with another number in a lane."""
     scalar = types.float32 if vector.is_float else types.int32
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         return builder.insert_element(args[0], args[2], args[1])
 
-    return vector(vector, types.int64, scalar), codegen
+    return vector(vector, types.int64, scalar), _codegen
 
 
 @intrinsic
@@ -437,7 +442,7 @@ def sums_of_eight(typingctx, a, b, c, d):
     """
     n = a.lanes
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         # four lanes at a time: a0+a1 a2+a3 b0+b1 b2+b3, then all of a, b, c, d
         ab, cd = add_neighbours(builder, *args[:2]), add_neighbours(builder, *args[2:])
         quarters = add_neighbours(builder, ab, cd)
@@ -448,17 +453,17 @@ def sums_of_eight(typingctx, a, b, c, d):
             pick(builder, quarters, first), pick(builder, quarters, [lane + 4 for lane in first])
         )
 
-    return i32x8(a, a, a, a), codegen
+    return i32x8(a, a, a, a), _codegen
 
 
 @intrinsic
 def add_lanes(typingctx, total, lanes):
     """Add eight floats to ``total``, one after another, the first lane first."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         total = args[0]
         for lane in range(8):
             total = builder.fadd(total, builder.extract_element(args[1], i32(lane)))
         return total
 
-    return types.float32(types.float32, f32x8), codegen
+    return types.float32(types.float32, f32x8), _codegen

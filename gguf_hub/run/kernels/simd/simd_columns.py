@@ -57,10 +57,10 @@ def load_columns(typingctx, w, offset, row_bytes):
     """Return four i32x16: 32 bits 0, 1, 2, 3 of sixteen rows ``row_bytes`` apart."""
     result = types.UniTuple(i32x16, 4)
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         return context.make_tuple(builder, result, _columns(context, builder, sig, args))
 
-    return result(w, types.int64, types.int64), codegen
+    return result(w, types.int64, types.int64), _codegen
 
 
 @intrinsic
@@ -68,17 +68,17 @@ def load_columns_i32x64(typingctx, w, offset, row_bytes):
     """Return the four vectors of ``load_columns`` side by side, as in a weight tile."""
     result = Vector("i32", 64)
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         return join(builder, _columns(context, builder, sig, args))
 
-    return result(w, types.int64, types.int64), codegen
+    return result(w, types.int64, types.int64), _codegen
 
 
 @intrinsic
 def load_halves(typingctx, w, offset, row_bytes):
     """Return the half at ``offset`` of sixteen rows ``row_bytes`` apart, as f32x16."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         halves = ir.Constant(ir.VectorType(ir.HalfType(), 16), ir.Undefined)
         for r in range(16):
             index = builder.add(args[1], builder.mul(args[2], ir.Constant(ir.IntType(64), r)))
@@ -86,14 +86,14 @@ def load_halves(typingctx, w, offset, row_bytes):
             halves = builder.insert_element(halves, builder.load(pointer, align=1), i32(r))
         return builder.fpext(halves, f32x16.ir())
 
-    return f32x16(w, types.int64, types.int64), codegen
+    return f32x16(w, types.int64, types.int64), _codegen
 
 
 @intrinsic
 def load_words(typingctx, w, offset, row_bytes):
     """Return the 32 bits at ``offset`` of sixteen rows ``row_bytes`` apart, as i32x16."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         words = ir.Constant(i32x16.ir(), ir.Undefined)
         for r in range(16):
             index = builder.add(args[1], builder.mul(args[2], ir.Constant(ir.IntType(64), r)))
@@ -101,17 +101,17 @@ def load_words(typingctx, w, offset, row_bytes):
             words = builder.insert_element(words, builder.load(pointer, align=1), i32(r))
         return words
 
-    return i32x16(w, types.int64, types.int64), codegen
+    return i32x16(w, types.int64, types.int64), _codegen
 
 
 @intrinsic
 def repeat_four(typingctx, value):
     """Return an i32x16 four times side by side."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         return pick(builder, args[0], list(range(16)) * 4)
 
-    return Vector("i32", 64)(i32x16), codegen
+    return Vector("i32", 64)(i32x16), _codegen
 
 
 @intrinsic
@@ -122,7 +122,7 @@ def spread_bits(typingctx, value, first):
     eight apart.
     """
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         def constant(n):
             return splat(builder, i32(n), i32x16)
 
@@ -135,49 +135,49 @@ def spread_bits(typingctx, value, first):
             parts.append(builder.and_(apart, constant(0x10101010)))
         return join(builder, parts)
 
-    return Vector("i32", 64)(i32x16, types.int64), codegen
+    return Vector("i32", 64)(i32x16, types.int64), _codegen
 
 
 @intrinsic
 def splat_i32x16(typingctx, value):
     """Fill sixteen lanes with one number."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         return splat(builder, builder.trunc(args[0], ir.IntType(32)), i32x16)
 
-    return i32x16(types.int64), codegen
+    return i32x16(types.int64), _codegen
 
 
 @intrinsic
 def signed_byte(typingctx, value, k):
     """Return byte ``k`` of each lane, a signed one."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         k = builder.trunc(args[1], ir.IntType(32))
         bits = builder.sub(i32(24), builder.shl(k, i32(3)))
         shifted = builder.shl(args[0], splat(builder, bits, i32x16))
         return builder.ashr(shifted, splat(builder, i32(24), i32x16))
 
-    return i32x16(i32x16, types.int64), codegen
+    return i32x16(i32x16, types.int64), _codegen
 
 
 @intrinsic
 def low_halves(typingctx, value):
     """Return the low 16 bits of each lane, a half, as f32x16."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         bits = builder.trunc(args[0], ir.VectorType(ir.IntType(16), 16))
         halves = builder.bitcast(bits, ir.VectorType(ir.HalfType(), 16))
         return builder.fpext(halves, f32x16.ir())
 
-    return f32x16(i32x16), codegen
+    return f32x16(i32x16), _codegen
 
 
 @intrinsic
 def negate(typingctx, value):
     """Return floats with their signs turned."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         return builder.fneg(args[0])
 
-    return value(value), codegen
+    return value(value), _codegen

@@ -46,19 +46,19 @@ def _make_choose(operator: str, count: int):
 
         @intrinsic
         def choose(typingctx, a, b):
-            def codegen(context, builder, sig, args):
+            def _codegen(context, builder, sig, args):
                 return builder.select(builder.fcmp_ordered(operator, *args), *args)
 
-            return f32x8(f32x8, f32x8), codegen
+            return f32x8(f32x8, f32x8), _codegen
 
     else:
 
         @intrinsic
         def choose(typingctx, a, b, yes, no):
-            def codegen(context, builder, sig, args):
+            def _codegen(context, builder, sig, args):
                 return builder.select(builder.fcmp_ordered(operator, *args[:2]), *args[2:])
 
-            return f32x8(f32x8, f32x8, f32x8, f32x8), codegen
+            return f32x8(f32x8, f32x8, f32x8, f32x8), _codegen
 
     return choose
 
@@ -77,7 +77,9 @@ def _make_reduce(operator: str):
 
     @intrinsic
     def reduce(typingctx, a):
-        def codegen(context, builder, sig, args):
+        """Return the winning lane, by three comparisons of halves."""
+
+        def _codegen(context, builder, sig, args):
             vector, lanes = args[0], 8
             while lanes > 1:
                 lanes //= 2
@@ -87,7 +89,7 @@ def _make_reduce(operator: str):
                 vector = builder.select(builder.fcmp_ordered(operator, low, high), low, high)
             return builder.extract_element(vector, ir.Constant(_I32, 0))
 
-        return types.float32(f32x8), codegen
+        return types.float32(f32x8), _codegen
 
     return reduce
 
@@ -99,7 +101,7 @@ highest, lowest = _make_reduce(">"), _make_reduce("<")
 def gather(typingctx, array, index, stride):
     """Return eight floats, ``stride`` apart."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         data = context.make_array(sig.args[0])(context, builder, args[0]).data
         vector, at = ir.Constant(f32x8.ir(), ir.Undefined), args[1]
         for lane in range(8):
@@ -108,7 +110,7 @@ def gather(typingctx, array, index, stride):
             at = builder.add(at, args[2])
         return vector
 
-    return f32x8(array, types.int64, types.int64), codegen
+    return f32x8(array, types.int64, types.int64), _codegen
 
 
 def _byte_pointer(context, builder, sig, args, pointee):
@@ -120,12 +122,14 @@ def _make_store(change, lanes_type: ir.Type):
 
     @intrinsic
     def put(typingctx, array, index, value):
-        def codegen(context, builder, sig, args):
+        """Store ``change(value)``, eight lanes, from byte ``index`` of the array on."""
+
+        def _codegen(context, builder, sig, args):
             pointer = _byte_pointer(context, builder, sig, args, lanes_type)
             builder.store(change(builder, args[2]), pointer, align=1)
             return context.get_dummy_value()
 
-        return types.void(array, types.int64, f32x8), codegen
+        return types.void(array, types.int64, f32x8), _codegen
 
     return put
 
@@ -167,6 +171,7 @@ def _make_dequantize(load8, load1, size: int):
 
     @machine_code
     def dequantize(w, o, y, yo, n):
+        """Write ``n`` weights from byte ``o`` on as float32, by eights and then singly."""
         n_vectors = n // 8
         for i in range(n_vectors):
             store_f32x8(y, yo + 8 * i, load8(w, o + 8 * size * i))

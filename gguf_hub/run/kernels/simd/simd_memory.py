@@ -61,11 +61,11 @@ def loader(vector: Vector):
 
     @intrinsic
     def load(typingctx, array, index):
-        def codegen(context, builder, sig, args):
+        def _codegen(context, builder, sig, args):
             pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], vector.ir())
             return builder.load(pointer, align=1)
 
-        return vector(array, types.int64), codegen
+        return vector(array, types.int64), _codegen
 
     return load
 
@@ -81,12 +81,12 @@ def _storer(vector: Vector):
 
     @intrinsic
     def store(typingctx, array, index, value):
-        def codegen(context, builder, sig, args):
+        def _codegen(context, builder, sig, args):
             pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], vector.ir())
             builder.store(args[2], pointer, align=1)
             return context.get_dummy_value()
 
-        return types.void(array, types.int64, vector), codegen
+        return types.void(array, types.int64, vector), _codegen
 
     return store
 
@@ -99,11 +99,11 @@ def _scalar_loader(element: ir.Type, numba_type, widen):
 
     @intrinsic
     def load(typingctx, array, offset):
-        def codegen(context, builder, sig, args):
+        def _codegen(context, builder, sig, args):
             pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], element)
             return widen(builder, builder.load(pointer, align=1))
 
-        return numba_type(array, types.int64), codegen
+        return numba_type(array, types.int64), _codegen
 
     return load
 
@@ -127,12 +127,14 @@ def widening_loader(lanes: int, element: ir.Type, widen):
 
     @intrinsic
     def load(typingctx, array, index):
-        def codegen(context, builder, sig, args):
+        """Return ``lanes`` numbers from ``array[index]`` on as float32."""
+
+        def _codegen(context, builder, sig, args):
             narrow = ir.VectorType(element, lanes)
             pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], narrow)
             return widen(builder, builder.load(pointer, align=1), result.ir())
 
-        return result(array, types.int64), codegen
+        return result(array, types.int64), _codegen
 
     return load
 
@@ -149,7 +151,7 @@ def load_strided_f16x8(typingctx, array, offset, stride):
     no byte outside is read.
     """
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         halves = ir.VectorType(ir.HalfType(), 8)
         step = builder.sub(
             context.cast(builder, args[2], sig.args[2], types.int64), ir.Constant(ir.IntType(64), 2)
@@ -163,7 +165,7 @@ def load_strided_f16x8(typingctx, array, offset, stride):
             index = builder.add(index, step)
         return builder.fpext(found, f32x8.ir())
 
-    return f32x8(array, types.int64, stride), codegen
+    return f32x8(array, types.int64, stride), _codegen
 
 
 def strided_u8x8(stride: int):
@@ -171,7 +173,9 @@ def strided_u8x8(stride: int):
 
     @intrinsic
     def load(typingctx, array, offset):
-        def codegen(context, builder, sig, args):
+        """Return the bytes at ``offset``, ``offset + stride`` ..., zero-extended to 32 bits."""
+
+        def _codegen(context, builder, sig, args):
             eight = ir.Constant(ir.VectorType(ir.IntType(8), 8), ir.Undefined)
             for i in range(8):
                 at = builder.add(args[1], ir.Constant(args[1].type, stride * i))
@@ -179,7 +183,7 @@ def strided_u8x8(stride: int):
                 eight = builder.insert_element(eight, builder.load(pointer), i32(i))
             return builder.zext(eight, i32x8.ir())
 
-        return i32x8(array, types.int64), codegen
+        return i32x8(array, types.int64), _codegen
 
     return load
 
@@ -189,12 +193,12 @@ def _float_storer(element: ir.Type, narrow):
 
     @intrinsic
     def store(typingctx, array, index, value):
-        def codegen(context, builder, sig, args):
+        def _codegen(context, builder, sig, args):
             pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], element)
             builder.store(narrow(builder, args[2]), pointer, align=1)
             return context.get_dummy_value()
 
-        return types.void(array, types.int64, types.float32), codegen
+        return types.void(array, types.int64, types.float32), _codegen
 
     return store
 
@@ -208,36 +212,38 @@ store_f16 = _float_storer(ir.HalfType(), lambda b, x: b.fptrunc(x, ir.HalfType()
 def get(typingctx, array, index):
     """Return ``array[index]`` for an index known not to be negative: one load, nothing else."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         data = context.make_array(sig.args[0])(context, builder, args[0]).data
         return builder.load(builder.gep(data, [args[1]]))
 
-    return array.dtype(array, types.int64), codegen
+    return array.dtype(array, types.int64), _codegen
 
 
 @intrinsic
 def store_i8_of_i32x8(typingctx, array, index, value):
     """Store the low bytes of eight integers at ``array[index:index+8]``."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         bytes8 = ir.VectorType(ir.IntType(8), 8)
         pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], bytes8)
         builder.store(builder.trunc(args[2], bytes8), pointer, align=1)
         return context.get_dummy_value()
 
-    return types.void(array, types.int64, i32x8), codegen
+    return types.void(array, types.int64, i32x8), _codegen
 
 
 def _integer_storer(bits: int):
     @intrinsic
     def store(typingctx, array, offset, value):
-        def codegen(context, builder, sig, args):
+        """Store the low ``bits`` bits of ``value`` at byte ``offset``, unaligned."""
+
+        def _codegen(context, builder, sig, args):
             integer = ir.IntType(bits)
             pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], integer)
             builder.store(builder.trunc(args[2], integer), pointer, align=1)
             return context.get_dummy_value()
 
-        return types.void(array, types.int64, types.int64), codegen
+        return types.void(array, types.int64, types.int64), _codegen
 
     return store
 
@@ -250,7 +256,7 @@ store_i16, store_i32 = _integer_storer(16), _integer_storer(32)
 def prefetch(typingctx, w, offset):
     """Prefetch the cache line at byte ``offset`` into the second cache; never fails."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         pointer = pointer_to(context, builder, sig.args[0], args[0], args[1], ir.IntType(8))
         types_ = [pointer.type, *[ir.IntType(32)] * 3]
         function_type = ir.FunctionType(ir.VoidType(), types_)
@@ -258,7 +264,7 @@ def prefetch(typingctx, w, offset):
         builder.call(function, [pointer, i32(0), i32(2), i32(1)])
         return context.get_dummy_value()
 
-    return types.void(w, types.int64), codegen
+    return types.void(w, types.int64), _codegen
 
 
 AHEAD = 8192
@@ -272,6 +278,7 @@ def prefetch_ahead(size_bytes: int):
 
     @machine_code
     def prefetch_lines(w, p):
+        """Prefetch the cache lines that begin ``AHEAD`` bytes behind ``p``."""
         for line in range(lines):
             prefetch(w, p + AHEAD + 64 * line)
 

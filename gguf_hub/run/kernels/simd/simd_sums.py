@@ -31,10 +31,10 @@ def add_neighbours(builder, a, b):
 def add_neighbours_i32x8(typingctx, a, b):
     """Return sums of neighbours, those of ``b`` after those of ``a`` in each half."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         return add_neighbours(builder, *args)
 
-    return i32x8(i32x8, i32x8), codegen
+    return i32x8(i32x8, i32x8), _codegen
 
 
 _packed = instruction("llvm.x86.avx2.packssdw", i32x8, i32x8, result=i16x16)
@@ -50,12 +50,12 @@ def packed_sums(a, b):
 def _lanes_of(lanes, vector: Vector, *, of_two: bool):
     """Return a compiled function that takes some lanes of a vector, or of two."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         return shuffle(builder, args[0], args[-1], lanes)
 
     if of_two:
-        return intrinsic(lambda typingctx, a, b: (vector(vector, vector), codegen))
-    return intrinsic(lambda typingctx, a: (vector(vector), codegen))
+        return intrinsic(lambda typingctx, a, b: (vector(vector, vector), _codegen))
+    return intrinsic(lambda typingctx, a: (vector(vector), _codegen))
 
 
 low_halves = _lanes_of([*range(16), *range(32, 48)], i8x32, of_two=True)
@@ -70,22 +70,22 @@ alternate = _lanes_of([0, 4, 1, 5, 2, 6, 3, 7], i32x8, of_two=False)
 def sums_of_four(typingctx, a, b, c, d):
     """Return the sums of four vectors of four or eight integers each, as i32x4."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         ab = add_neighbours(builder, args[0], args[1])
         sums = add_neighbours(builder, ab, add_neighbours(builder, args[2], args[3]))
         if sums.type.count == 4:
             return sums
         return builder.add(pick(builder, sums, range(4)), pick(builder, sums, range(4, 8)))
 
-    return _I32X4(a, a, a, a), codegen
+    return _I32X4(a, a, a, a), _codegen
 
 
 @intrinsic
 def shift_in_four(typingctx, vector, four):
     """Move the last four lanes of eight to the front and put ``four`` behind them."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         last = pick(builder, args[0], range(4, 8))
         return shuffle(builder, last, args[1], range(8))
 
-    return i32x8(i32x8, _I32X4), codegen
+    return i32x8(i32x8, _I32X4), _codegen

@@ -115,7 +115,7 @@ def _size_bytes(vector: Vector) -> int:
 def _adder(is_scaled: bool):
     """Return a compiled function that adds rows' floats times tokens' floats to a tile."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         total, integers, _, packed, record, _, starts, offset = args
         vector, per_token = sig.args[0].vector, sig.args[0].per_token
         f = context.make_array(sig.args[5])(context, builder, args[5]).data
@@ -132,7 +132,7 @@ def _adder(is_scaled: bool):
             parts[i] = call_llvm(builder, name, vector.ir(), [*factors, parts[i]])
         return sum_tile_of(builder, parts)
 
-    return codegen
+    return _codegen
 
 
 @intrinsic
@@ -149,37 +149,37 @@ def add_minima(typingctx, total, q, packed, record, f, starts, offset):
     int64 = types.int64
     with_scale = _adder(is_scaled=False)
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         filled = sig.replace(args=(total, total, *sig.args[1:]))
         return with_scale(context, builder, filled, [args[0], args[0], *args[1:]])
 
-    return total(total, q, int64, int64, f, starts, int64), codegen
+    return total(total, q, int64, int64, f, starts, int64), _codegen
 
 
 @intrinsic
 def add_from(typingctx, tile, f, offsets):
     """Return the floats at ``f[offset:offset+32]`` of each token plus the sum tile."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         parts = vectors_of(builder, args[0])
         for i, pointer in enumerate(_outputs(context, builder, sig, args)):
             parts[i] = builder.fadd(builder.load(pointer, align=4), parts[i])
         return sum_tile_of(builder, parts)
 
-    return tile(tile, f, offsets), codegen
+    return tile(tile, f, offsets), _codegen
 
 
 @intrinsic
 def store_sums(typingctx, tile, f, offsets):
     """Store each token's 32 sums at ``f[offset:offset+32]``."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         parts = vectors_of(builder, args[0])
         for part, pointer in zip(parts, _outputs(context, builder, sig, args), strict=True):
             builder.store(part, pointer, align=4)
         return context.get_dummy_value()
 
-    return types.void(tile, f, offsets), codegen
+    return types.void(tile, f, offsets), _codegen
 
 
 def _outputs(context, builder, sig, args):
@@ -216,7 +216,7 @@ def next_slots(typingctx, ahead, first, count):
     """Return ``first`` plus each of a tuple, but no more than ``count - 1``: the last one again."""
     result = types.UniTuple(types.int64, len(ahead))
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         last = builder.sub(args[2], ir.Constant(ir.IntType(64), 1))
         slots = []
         for t in range(len(ahead)):
@@ -224,7 +224,7 @@ def next_slots(typingctx, ahead, first, count):
             slots.append(builder.select(builder.icmp_signed("<", slot, last), slot, last))
         return context.make_tuple(builder, result, slots)
 
-    return result(ahead, types.int64, types.int64), codegen
+    return result(ahead, types.int64, types.int64), _codegen
 
 
 @intrinsic
@@ -232,7 +232,7 @@ def pairs_at(typingctx, n, assignments, begin, slots):
     """Return ``n[assignments + begin + slot]`` of each slot; the slot where assignments is -1."""
     result = types.UniTuple(types.int64, len(slots))
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         data = context.make_array(sig.args[0])(context, builder, args[0]).data
         is_listed = builder.icmp_signed(">=", args[1], ir.Constant(ir.IntType(64), 0))
         pairs = []
@@ -243,7 +243,7 @@ def pairs_at(typingctx, n, assignments, begin, slots):
             pairs.append(builder.select(is_listed, value, slot))
         return context.make_tuple(builder, result, pairs)
 
-    return result(n, types.int64, types.int64, types.UniTuple(types.int64, len(slots))), codegen
+    return result(n, types.int64, types.int64, types.UniTuple(types.int64, len(slots))), _codegen
 
 
 @intrinsic
@@ -251,14 +251,14 @@ def row_offsets(typingctx, pairs, pairs_per_row, start, stride):
     """Return the offset of the row of each pair of a tuple."""
     int64 = types.int64
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         offsets = []
         for t in range(len(pairs)):
             row = builder.udiv(builder.extract_value(args[0], t), args[1])
             offsets.append(builder.add(args[2], builder.mul(row, args[3])))
         return context.make_tuple(builder, sig.return_type, offsets)
 
-    return pairs(pairs, int64, int64, int64), codegen
+    return pairs(pairs, int64, int64, int64), _codegen
 
 
 # -- weight tiles in memory ------------------------------------------------------------------------
@@ -268,7 +268,7 @@ def row_offsets(typingctx, pairs, pairs_per_row, start, stride):
 def store_packed(typingctx, q, offset, value):
     """Store vectors side by side at byte ``offset`` of a weight tile."""
 
-    def codegen(context, builder, sig, args):
+    def _codegen(context, builder, sig, args):
         memory = Bytes(context, builder, sig.args[0], args[0])
         lanes = value.lanes
         for i in range(lanes // 16):
@@ -277,4 +277,4 @@ def store_packed(typingctx, q, offset, value):
             builder.store(part, builder.bitcast(pointer, part.type.as_pointer()), align=64)
         return context.get_dummy_value()
 
-    return types.void(q, types.int64, value), codegen
+    return types.void(q, types.int64, value), _codegen
