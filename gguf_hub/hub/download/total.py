@@ -34,6 +34,7 @@ class _CappedTask:
         self._lock = threading.Lock()
 
     def advance(self, n: int) -> None:
+        """Count ``n`` more, as far as the total has room."""
         with self._lock:
             n = min(n, self._remaining)
             self._remaining -= n
@@ -46,6 +47,7 @@ class _TotalProgress:
         self._total = total
 
     def task(self, label: str, total: int | None, *, unit: str = "B", done: int = 0) -> Task:
+        """Return a task, which counts to the total too if its label says that it downloads."""
         task = self._progress.task(label, total, unit=unit, done=done)
         return _PairTask(task, self._total) if label.startswith(COUNTED) else task
 
@@ -59,6 +61,7 @@ class _PairTask:
         self._total = total
 
     def advance(self, n: int) -> None:
+        """Count to the task and to the total."""
         self._task.advance(n)
         self._total.advance(n)
 

@@ -30,12 +30,14 @@ class _Placing:
     folders: list[Path] = field(default_factory=list)
 
     def make_folder(self, folder: Path) -> None:
+        """Make a folder and its missing parents; remember which were made."""
         missing = [path for path in (folder, *folder.parents) if not path.is_dir()]
         for path in reversed(missing):
             path.mkdir()
             self.folders.append(path)
 
     def undo(self) -> None:
+        """Take back every file and folder that was put there."""
         _take_back(self.files, self.folders)
 
 

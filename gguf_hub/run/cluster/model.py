@@ -134,6 +134,7 @@ class ClusterModel:
         check_token_ids(tokens, range(position, position + len(tokens)), self.config.n_vocab)
 
         def run() -> Logits:
+            """Send the tokens down the chain and return the last stage's logits."""
             self._require_cache(position, slot)
             return self._send_all(tokens, position, slot, all_logits=all_logits)
 
@@ -164,6 +165,7 @@ class ClusterModel:
         ends = ends_of(sequences_of(zip(slots, positions, strict=True)))
 
         def run() -> Pending:
+            """Send the rows in parts of one pass each; return what is to come."""
             firsts = {slot: positions[slots.index(slot)] for slot in ends}
             for slot, position in firsts.items():
                 self._require_cache(position, slot)
@@ -250,6 +252,7 @@ class ClusterModel:
         """Keep a copy of a slot's state, if it stands there, so that it can be gone back to."""
 
         def run() -> None:
+            """Let every stage keep its state, and note the position."""
             self._require_cache(n_positions, slot)
             self._positions.checkpoint(n_positions, slot)
             self._do({"do": "checkpoint", "n_positions": n_positions, "slot": slot})
@@ -265,6 +268,7 @@ class ClusterModel:
         """
 
         def run() -> None:
+            """Copy in every stage; the target's cache counts as whole again."""
             self._require_cache(n_positions, source)
             self._positions.copy(source, target, n_positions)
             self._do({"do": "copy", "source": source, "target": target,
@@ -282,6 +286,7 @@ class ClusterModel:
         """
 
         def run() -> NDArray[np.uint16]:
+            """Return the end, the stages' cuts and the caches of all stages, one after another."""
             self._require_cache(n_positions, slot)
             end = np.array([self._positions.end(slot)], np.uint32).view(np.uint16)
             cuts = self._cuts()
@@ -300,6 +305,7 @@ class ClusterModel:
         """Restore what ``save_cache`` returned for as many positions, from the same stages."""
 
         def run() -> None:
+            """Give each stage its part, if the saved cuts are those of these stages."""
             cuts = self._cuts()
             first = 2 + len(cuts)
             ends = list(itertools.accumulate(self._part_sizes(n_positions, slot), initial=first))

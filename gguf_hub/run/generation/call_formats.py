@@ -68,6 +68,7 @@ def _marked(mark: str) -> Format:
     """Return the format of such an object or list after a mark."""
 
     def read(tools: Tools) -> Reader:
+        """Read the mark, then the calls behind it."""
         yield from literal(mark)
         return (yield from calls((yield from after_space()), tools))
 
@@ -93,6 +94,7 @@ def _function(before: str) -> Format:
     """
 
     def read(tools: Tools) -> Reader:
+        """Read one call: its arguments are a JSON object, or a tag for each."""
         if before:
             yield from literal(before)
             yield from one_of(("<function=",), (yield from after_space()))
@@ -135,6 +137,7 @@ def _deepseek(begins: bool) -> Format:
     """
 
     def read(tools: Tools) -> Reader:
+        """Read one call; before V3.1 the word ``function`` comes first, the name after it."""
         if begins:
             yield from literal(_CALLS_BEGIN)
             yield from one_of((_CALL_BEGIN,), (yield from after_space()))
@@ -165,6 +168,7 @@ def _dsml(begins: bool) -> Format:
     parameter, parameter_end = f'<{_DSML}parameter name="', f"</{_DSML}parameter>"
 
     def read(tools: Tools) -> Reader:
+        """Read one ``invoke``: its arguments are a tag for each, or a JSON object."""
         if begins:
             yield from literal(f"<{_DSML}")
             yield from one_of(("function_calls>", "tool_calls>"))
@@ -192,6 +196,7 @@ def _kimi(begins: bool) -> Format:
     """``functions.name:0`` and ``{...}`` between marks: Kimi K2's, several in one section."""
 
     def read(tools: Tools) -> Reader:
+        """Read one call; the number behind its name is dropped."""
         if begins:
             yield from literal(_KIMI_BEGIN)
             yield from one_of((_KIMI_CALL,), (yield from after_space()))
@@ -214,6 +219,7 @@ def _gemma(start: str, quote: str, end: str) -> Format:
     """``call:name{key:value}`` between marks, texts between quotes of their own: Gemma's."""
 
     def read(tools: Tools) -> Reader:
+        """Read one call, its arguments in Gemma's own notation."""
         yield from literal(start)
         yield from one_of(("call:",), (yield from after_space()))
         name, char = yield from read_name((yield), "{" + SPACE, tools)
@@ -282,6 +288,7 @@ def _closing(mark: str) -> Format:
     """Return the format of a mark that stands after calls."""
 
     def read(tools: Tools) -> Reader:
+        """Read the mark; there is no call in it."""
         yield from literal(mark)
         return []
 

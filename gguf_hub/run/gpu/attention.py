@@ -54,16 +54,20 @@ def attention(step: Step) -> list[Operation]:
         return -(-header[N_TOKENS] * group // (4 * fours)), n_parts, at["n_head_kv"]
 
     def one_token(header: Header) -> Grid:
+        """Return the grid for one token, an empty one for more."""
         return grid_of(header, few_fours) if header[N_TOKENS] == 1 else (0, 0, 0)
 
     def more_tokens(header: Header) -> Grid:
+        """Return the grid for several tokens, an empty one for one."""
         return grid_of(header, fours) if header[N_TOKENS] > 1 else (0, 0, 0)
 
     def join(header: Header) -> Grid:
+        """Return the grid of what adds up the parts: a workgroup for each row of a head."""
         is_split = header[N_TOKENS] <= SPLIT_TOKENS
         return (header[N_TOKENS] * at["n_head"] if is_split else 0), 1, 1
 
     def operation(file: str, grid: Callable[[Header], Grid], fours: int) -> Operation:
+        """Return a dispatch of a kernel whose workgroups take ``fours`` times four rows."""
         constants = (
             *_shape(step),
             ("N_PARTS", f"{ATTENTION_PARTS}u"),

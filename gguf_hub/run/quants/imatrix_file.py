@@ -162,9 +162,11 @@ class _Reader:
 
     @property
     def is_at_end(self) -> bool:
+        """Whether all bytes are taken."""
         return self._at >= len(self._data)
 
     def take(self, size: int) -> bytes:
+        """Return the next ``size`` bytes; raise where the file ends before."""
         if size < 0 or self._at + size > len(self._data):
             raise _unusable(
                 self._path,
@@ -175,6 +177,7 @@ class _Reader:
         return self._data[self._at - size : self._at]
 
     def number(self) -> int:
+        """Return the next four bytes, a signed little-endian integer."""
         return int(struct.unpack("<i", self.take(4))[0])
 
 

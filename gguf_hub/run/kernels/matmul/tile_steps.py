@@ -44,6 +44,7 @@ def make_product(unpack, multiply, products, block, tokens, is_usual):
 
     @register_jitable
     def blocks_of_lane(n_in, lane):
+        """Return how many of a row's blocks are lane, lane + 8, lane + 16 and so on."""
         return (n_in // block - lane + LANES - 1) // LANES
 
     @register_jitable
