@@ -131,6 +131,17 @@ class VocabTokenizer(ABC):
         return dict(zip(map(vocab.tokens.__getitem__, ids), ids, strict=True))
 
     @cached_property
+    def _lengths(self) -> dict[str, list[int]]:
+        """First two characters -> how long the tokens are that begin with them, the longest first.
+
+        A long token costs time only where a text looks like it.
+        """
+        lengths: dict[str, set[int]] = {}
+        for token in self._ids:
+            lengths.setdefault(token[:2], set()).add(len(token))
+        return {start: sorted(found, reverse=True) for start, found in lengths.items()}
+
+    @cached_property
     def _pieces(self) -> list[bytes]:
         """What each token prints where none is asked for that is silent."""
         vocab = self.vocab

@@ -95,15 +95,6 @@ class UgmTokenizer(VocabTokenizer):
         return harmless_cuts(self._ids)
 
     @cached_property
-    def _lengths(self) -> dict[str, tuple[int, ...]]:
-        """First two characters -> how long the tokens are that begin with them."""
-        lengths: dict[str, set[int]] = {}
-        for token in self._ids:
-            if token:
-                lengths.setdefault(token[:2], set()).add(len(token))
-        return {start: tuple(found) for start, found in lengths.items()}
-
-    @cached_property
     def _scores(self) -> dict[str, float]:
         """Token -> its score, which is 0 for user-defined ones."""
         vocab = self.vocab

@@ -18,7 +18,7 @@ What is a mark or a letter, Python's ``unicodedata`` knows (llama.cpp: Unicode 1
 from __future__ import annotations
 
 import unicodedata
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 from gguf_hub.run.tokenizer.base import CACHED_LENGTH, CACHED_WORDS, VocabTokenizer
 from gguf_hub.run.tokenizer.merging import SPACE
@@ -50,11 +50,6 @@ class WpmTokenizer(VocabTokenizer):
     def _end(self) -> int | None:
         return self.vocab.sep_id
 
-    @cached_property
-    def _most(self) -> int:
-        """Length of the longest token in characters."""
-        return max(map(len, self._ids), default=0)
-
     def _encode_stretch(self, text: str, ids: list[int]) -> None:
         for word in text.translate(self._words).split():
             encode = self._encode_word if len(word) > CACHED_LENGTH else self._encode_short
@@ -66,15 +61,20 @@ class WpmTokenizer(VocabTokenizer):
         ids: list[int] = []
         start = 0
         while start < len(word):
-            for end in range(min(len(word), start + self._most), start, -1):
-                token_id = self._ids.get(word[start:end])
-                if token_id is not None:
-                    break
-            else:
+            piece = self._longest_at(word, start)
+            if not piece:
                 return self._unknown
-            ids.append(token_id)
-            start = end
+            ids.append(self._ids[piece])
+            start += len(piece)
         return tuple(ids)
+
+    def _longest_at(self, word: str, start: int) -> str:
+        """Return the longest token that a word has at a place; empty for none."""
+        for length in (*self._lengths.get(word[start : start + 2], ()), 1):
+            piece = word[start : start + length]
+            if piece in self._ids:
+                return piece
+        return ""
 
 
 class _Words(dict[int, str]):

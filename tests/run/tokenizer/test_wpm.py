@@ -41,6 +41,11 @@ def test_a_word_is_cut_into_the_longest_tokens_from_the_left() -> None:
     assert written(tokenizer, "unaffable  unable") == ["▁unaff", "able", "▁un", "able"]
 
 
+def test_a_long_token_costs_no_time_in_words_that_are_not_like_it() -> None:
+    tokenizer = wordpiece(f"▁ab ab {'b' * 50_000}")
+    assert len(written(tokenizer, "ab" * 50_000)) == 50_000
+
+
 def test_a_word_that_cannot_be_cut_to_its_end_is_unknown_as_a_whole() -> None:
     tokenizer = wordpiece("▁ab cd ▁x")
     assert written(tokenizer, "abcde x abcd e") == ["[UNK]", "▁x", "▁ab", "cd", "[UNK]"]
