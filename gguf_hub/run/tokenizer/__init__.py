@@ -5,7 +5,7 @@ The vocabulary comes from GGUF metadata alone; this room knows nothing of files 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gguf_hub.gguf.vocabulary import SPM, UGM, WPM, TokenType
@@ -34,7 +34,11 @@ __all__ = [
     "read_vocab",
 ]
 
-_TOKENIZERS = {SPM: SpmTokenizer, WPM: WpmTokenizer, UGM: UgmTokenizer}
+_TOKENIZERS: Mapping[str, Callable[[Vocab], Tokenizer]] = {
+    SPM: SpmTokenizer,
+    WPM: WpmTokenizer,
+    UGM: UgmTokenizer,
+}
 
 
 def load_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:

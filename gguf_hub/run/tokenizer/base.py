@@ -56,7 +56,7 @@ class VocabTokenizer(ABC):
 
     def encode(self, text: str, add_bos: bool = True, parse_special: bool = False) -> list[int]:
         """Return the token ids of ``text``; see ``Tokenizer``."""
-        ids = [self._begin] if add_bos and self._begin is not None else []
+        ids: list[int] = [self._begin] if add_bos and self._begin is not None else []
         for part in self._cut_specials(_SURROGATES.sub("�", text), parse_special):
             if isinstance(part, int):
                 ids.append(part)

@@ -15,24 +15,9 @@ from gguf_hub.gguf.vocabulary import vocabulary_problems
 from gguf_hub.run.tokenizer import LITERAL, Tokenizer, UgmTokenizer, load_tokenizer, read_vocab
 from gguf_hub.run.tokenizer.merging import LONG
 from tests.gguf.charsmaps import charsmap
-from tests.run.tokenizer.small import FEW
+from tests.run.tokenizer.small import FEW, unigram, unigram_metadata
 
 CONTROL, USER_DEFINED, UNUSED, BYTE = 3, 4, 5, 6
-SPECIAL = {"<pad>": CONTROL, "</s>": CONTROL, "<unk>": 2}
-
-
-def unigram_metadata(
-    pieces: dict[str, float], special: dict[str, int] | None = None, **keys: Any
-) -> dict[str, Any]:
-    """Metadata of ``<pad> </s> <unk>``, pieces by score, and special tokens by type."""
-    types = {**SPECIAL, **dict.fromkeys(pieces, 1), **(special or {})}
-    arrays = {"model": "t5", "tokens": list(types), "token_type": list(types.values()),
-              "scores": [pieces.get(token, 0.0) for token in types]}  # fmt: skip
-    return {f"tokenizer.ggml.{key}": value for key, value in {**arrays, **keys}.items()}
-
-
-def unigram(*args: Any, **keys: Any) -> Tokenizer:
-    return load_tokenizer(unigram_metadata(*args, **keys))
 
 
 def written(tokenizer: Tokenizer, text: str, **options: bool) -> list[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,24 +9,9 @@ from hypothesis import strategies as st
 from gguf_hub.errors import TokenizerError
 from gguf_hub.gguf.vocabulary import vocabulary_problems
 from gguf_hub.run.tokenizer import LITERAL, Tokenizer, WpmTokenizer, load_tokenizer, read_vocab
-from tests.run.tokenizer.small import FEW
+from tests.run.tokenizer.small import FEW, wordpiece, wordpiece_metadata
 
 CONTROL, USER_DEFINED = 3, 4
-SPECIAL = {"[UNK]": 2, "[CLS]": CONTROL, "[SEP]": CONTROL}
-
-
-def wordpiece_metadata(
-    pieces: str, special: dict[str, int] | None = None, **keys: Any
-) -> dict[str, Any]:
-    """Metadata of ``[UNK] [CLS] [SEP]``, pieces between blanks, and special tokens by type."""
-    types = {**SPECIAL, **dict.fromkeys(pieces.split(), 1), **(special or {})}
-    arrays = {"model": "bert", "tokens": list(types), "token_type": list(types.values()),
-              "unknown_token_id": 0, "bos_token_id": 1, "seperator_token_id": 2}  # fmt: skip
-    return {f"tokenizer.ggml.{key}": value for key, value in {**arrays, **keys}.items()}
-
-
-def wordpiece(*args: Any, **keys: Any) -> Tokenizer:
-    return load_tokenizer(wordpiece_metadata(*args, **keys))
 
 
 def written(tokenizer: Tokenizer, text: str, **options: bool) -> list[str]:
