@@ -331,6 +331,12 @@ GROUPS: dict[str, tuple[Rule, ...]] = {
             "lmstudio-bug-tracker#2289",
         ),
         Rule("GGUF-TOKENIZER-SCORES", _W, "scores missing, or not numbers", "own"),
+        Rule(
+            "GGUF-TOKENIZER-CHARSMAP",
+            _E,
+            "a damaged map of what is replaced in a text",
+            "llama.cpp",
+        ),
         Rule("GGUF-TOKENIZER-MERGES", _E, "byte-pair encoding without merges", "llama.cpp"),
         Rule(
             "GGUF-TOKENIZER-PRE",

@@ -25,6 +25,11 @@ OTHER_IDS = (
     "prefix", "suffix", "middle", "fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep",
 )  # fmt: skip
 """Special tokens that loaders ignore when they make no sense."""
+FLAGS = (
+    "add_bos_token", "add_eos_token", "add_sep_token", "add_space_prefix",
+    "remove_extra_whitespaces", "normalizer.lowercase", "normalizer.strip_accents",
+)  # fmt: skip
+"""What a tokenizer does or not; ``tokenizer.ggml.<name>``."""
 
 KEYS: dict[str, tuple[str, ...]] = {
     ARCHITECTURE: _TEXT,
@@ -61,14 +66,13 @@ KEYS: dict[str, tuple[str, ...]] = {
     "tokenizer.ggml.scores": ("array of float32", "array of int32"),
     "tokenizer.ggml.token_type": ("array of int32",),
     "tokenizer.ggml.merges": _TEXTS,
-    "tokenizer.ggml.add_bos_token": _BOOL,
-    "tokenizer.ggml.add_eos_token": _BOOL,
-    "tokenizer.ggml.add_space_prefix": _BOOL,
-    "tokenizer.ggml.remove_extra_whitespaces": _BOOL,
+    "tokenizer.ggml.precompiled_charsmap": ("array of uint8", "array of int8"),
+    "tokenizer.ggml.token_type_count": _U32,
     "tokenizer.chat_template": _TEXT,
     "split.no": _U16,
     "split.count": _U16,
     "split.tensors.count": ("int32",),
+    **{f"tokenizer.ggml.{name}": _BOOL for name in FLAGS},
     **{f"tokenizer.ggml.{name}_token_id": _U32 for name in (*SPECIAL_IDS, *OTHER_IDS)},
 }
 """Key -> names of the types that programs take (``Field.type_name``)."""

@@ -32,10 +32,14 @@ class PreTokenizer:
     is_raw: bool = False
     """Spaces become U+2581 and characters are merged as they are, without an alphabet of bytes;
     those that are no token become byte tokens ``<0xNN>``."""
+    drops_blanks: bool = False
+    """Blanks part words and are lost, and so is what is no token."""
     keeps_line_feeds: bool = False
     """A run of line feeds that is a token is that token."""
     must_add_bos: bool = False
     """A text begins with the begin token even where the file says otherwise."""
+    add_sep: bool = False
+    """Whether a pair of texts has a token between them where the file does not say."""
 
 
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -145,8 +149,9 @@ _GROUPS: tuple[tuple[str, PreTokenizer], ...] = (
     ("falcon", PreTokenizer((r"[\p{P}$+<=>^~|`]+", _GPT2, r"[0-9]{3}"))),
     ("default", PreTokenizer((r"[\p{P}$+<=>^~|]+", _GPT2, r"\p{N}+", r"[0-9]{3}"))),
     ("gpt-2 phi-2 jina-es jina-de gigachat jina-v2-es jina-v2-de a.x-4.0 mellum modern-bert "
-     "jina-v1-en jina-v2-code roberta-bpe mpt olmo jais trillion granite-docling exaone4",
+     "mpt olmo jais trillion granite-docling exaone4",
      PreTokenizer((_GPT2,))),
+    ("jina-v1-en jina-v2-code roberta-bpe", PreTokenizer((_GPT2,), add_sep=True)),
     ("starcoder refact command-r smollm codeshell exaone minerva-7b mellum2",
      PreTokenizer(_DIGITS)),
     ("poro-chat bloom gpt3-finnish", PreTokenizer((_NO_SENTENCE,))),
@@ -159,6 +164,7 @@ _GROUPS: tuple[tuple[str, PreTokenizer], ...] = (
     ("granite-embed-multi-311m",
      PreTokenizer(_LINES, is_raw=True, keeps_line_feeds=True, must_add_bos=True)),
     ("sarvam-moe", PreTokenizer(_LINES, is_raw=True)),
+    ("whitespace", PreTokenizer((r"[^\S\x1c-\x1f]+",), is_raw=True, drops_blanks=True)),
 )  # fmt: skip
 
 PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {

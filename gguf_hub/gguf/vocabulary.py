@@ -10,7 +10,7 @@ src/llama-vocab.cpp of llama.cpp, of which llama-cpp-python 0.3.36 was tried on 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from functools import cached_property
 from typing import Any
@@ -18,14 +18,28 @@ from typing import Any
 import numpy as np
 
 from gguf_hub.errors import UnsupportedGgufError
-from gguf_hub.gguf.keys import OTHER_IDS, SPECIAL_IDS
+from gguf_hub.gguf.charsmap import charsmap_problem
+from gguf_hub.gguf.keys import FLAGS, OTHER_IDS, SPECIAL_IDS
 from gguf_hub.gguf.metadata import Metadata, describe
 from gguf_hub.gguf.pre_tokenizers import PRE_TOKENIZERS
 from gguf_hub.gguf.strings import StringArray, shown
 
 PREFIX = "tokenizer.ggml."
-SPM, GPT2, GEMMA4 = "llama", "gpt2", "gemma4"
-"""Values of ``tokenizer.ggml.model`` that are supported: SentencePiece and byte-pair encoding."""
+SPM, GPT2, GEMMA4, WHITESPACE, WPM, UGM = "llama", "gpt2", "gemma4", "whitespace", "bert", "t5"
+"""Values of ``tokenizer.ggml.model`` that are supported: SentencePiece's merging, three kinds of
+byte-pair encoding, WordPiece and SentencePiece's Unigram."""
+BYTE_PAIR = (GPT2, GEMMA4, WHITESPACE)
+_KINDS = (SPM, *BYTE_PAIR, WPM, UGM)
+DEFAULT_IDS: Mapping[str, Mapping[str, int]] = {
+    SPM: {"unknown": 0, "bos": 1, "eos": 2},
+    WPM: {"padding": 0, "unknown": 100, "bos": 101, "seperator": 102},
+    UGM: {"padding": 0, "eos": 1, "unknown": 2},
+}
+"""Kind of vocabulary -> special tokens that its files need not name."""
+_NEEDED_IDS: Mapping[str, Sequence[str]] = {
+    WPM: ("unknown", "bos", "seperator"), UGM: ("unknown",),
+}  # fmt: skip
+"""Kind of vocabulary -> special tokens without which some text has no ids."""
 NO_VOCABULARY = ("no_vocab", "none", "")
 """Values of files whose models take and give token ids."""
 _PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
@@ -81,16 +95,16 @@ class VocabularyReader:
 
     @cached_property
     def model(self) -> str:
-        """The kind of vocabulary: ``SPM``, ``GPT2`` or ``GEMMA4``, if it is supported."""
+        """The kind of vocabulary: ``SPM`` or another of these, if it is supported."""
         return self._text("model")
 
     @cached_property
     def pre(self) -> str:
         """The name of the pre-tokenizer, which is in ``PRE_TOKENIZERS`` if it is supported.
 
-        Empty for SentencePiece, which has none, and where the file names none.
+        Empty where the file names none; only byte-pair encoding has one.
         """
-        return {SPM: "", GEMMA4: "gemma4"}.get(self.model) or self._text("pre")
+        return "gemma4" if self.model == GEMMA4 else self._text("pre")
 
     def _text(self, name: str) -> str:
         try:
@@ -102,7 +116,7 @@ class VocabularyReader:
     @cached_property
     def merges(self) -> Any:
         """The merges of a byte-pair vocabulary, the best first, decoded or not: ``left right``."""
-        if self.model == SPM:
+        if self.model not in BYTE_PAIR:
             return ()
         merges = self._metadata.raw(f"{PREFIX}merges")
         if isinstance(merges, (list, tuple, StringArray)):
@@ -182,6 +196,33 @@ class VocabularyReader:
             return int(value)
         return default if default is not None and default < self.n_tokens else None
 
+    def special_id(self, name: str) -> int | None:
+        """Return a special token's id: the file's where it is a token, else the usual one."""
+        token_id = self.id(name, DEFAULT_IDS.get(self.model, {}).get(name))
+        if token_id is None and name in _NEEDED_IDS.get(self.model, ()):
+            usual = DEFAULT_IDS[self.model][name]
+            self.problems.append(
+                f"`{PREFIX}{name}_token_id`: expected one of {self.n_tokens} tokens, found none "
+                f"(usually {usual})"
+            )
+        return token_id
+
+    @cached_property
+    def charsmap(self) -> bytes:
+        """What Unigram replaces in a text before all else (``gguf/charsmap.py``); often nothing."""
+        key = f"{PREFIX}precompiled_charsmap"
+        value = self._metadata.raw(key)
+        if value is None or self.model != UGM:
+            return b""
+        array = np.asarray(value)
+        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+            self.problems.append(f"`{key}`: expected an array of bytes, found {describe(value)}")
+            return b""
+        data = array.astype(np.uint8).tobytes()
+        if problem := charsmap_problem(data):
+            self.problems.append(f"`{key}`: {problem}")
+        return data
+
     def flag(self, name: str, default: bool) -> bool:
         """Return a truth value; the default where it is unusable."""
         try:
@@ -201,11 +242,14 @@ def unsupported_kind(fields: Mapping[str, Any]) -> str:
     model, pre = reader.model, reader.pre
     if reader.problems:
         return reader.problems[0]
-    if model not in (SPM, GPT2, GEMMA4):
-        return f"tokenizer `{shown(model)}`, expected `{SPM}`, `{GPT2}` or `{GEMMA4}`"
-    if model == SPM or pre in PRE_TOKENIZERS:
-        return ""
+    if model not in _KINDS:
+        *kinds, last = (f"`{kind}`" for kind in _KINDS)
+        return f"tokenizer `{shown(model)}`, expected {', '.join(kinds)} or {last}"
     key = f"key `{PREFIX}pre`"
+    if model in BYTE_PAIR and pre and (pre == WHITESPACE) != (model == WHITESPACE):
+        return f"{key} is `{shown(pre)}`, which does not go with tokenizer `{model}`"
+    if model not in BYTE_PAIR or pre in PRE_TOKENIZERS:
+        return ""
     return f"{key} is the unknown pre-tokenizer `{shown(pre)}`" if pre else f"missing {key}"
 
 
@@ -215,8 +259,9 @@ def vocabulary_problems(fields: Mapping[str, Any]) -> list[str]:
         return [obstacle]
     reader = VocabularyReader(fields)
     _ = reader.texts, reader.scores, reader.types, reader.byte_ids, reader.merges
+    _ = reader.charsmap
     for name in (*SPECIAL_IDS, *OTHER_IDS):
-        reader.id(name)
-    for name in ("add_bos_token", "add_eos_token", "add_space_prefix"):
+        reader.special_id(name)
+    for name in FLAGS:
         reader.flag(name, True)
     return reader.problems

@@ -305,7 +305,7 @@ def test_shards_are_added_up(gguf_hub, model: Path, tmp_path: Path) -> None:
 def test_numbers_per_block_and_a_tokenizer_of_another_kind(tmp_path: Path, gguf_hub) -> None:
     fields = {
         "llama.attention.head_count_kv": Field.of(np.array([2, 2], np.int32)),
-        "tokenizer.ggml.model": Field.of("bert"),
+        "tokenizer.ggml.model": Field.of("rwkv"),
         "general.license": Field.of("apache-2.0"),
         "tokenizer.chat_template": Field.of("{{ messages }}"),
         "llama.rope.scaling.type": Field.of("yarn"),
@@ -314,7 +314,7 @@ def test_numbers_per_block_and_a_tokenizer_of_another_kind(tmp_path: Path, gguf_
     path = write_mixtral(tmp_path / "a.gguf", TINY, layout="merged", fields=fields)
     assert loads(path)[0] == (
         False,
-        "tokenizer `bert`, expected `llama`, `gpt2` or `gemma4`",
+        "tokenizer `rwkv`, expected `llama`, `gpt2`, `gemma4`, `whitespace`, `bert` or `t5`",
     )
     summary = inspect(path.read_bytes(), "a").summary
     assert (summary.n_head_kv, summary.file_type) == (2, "type 999")

@@ -209,6 +209,8 @@ FIELDS: dict[str, dict[str, Field]] = {
     "GGUF-TOKENIZER-EMPTY": key("tokenizer.ggml.tokens", []),
     "GGUF-TOKENIZER-LENGTH": key("tokenizer.ggml.token_type", TYPES[:7]),
     "GGUF-TOKENIZER-SCORES": key("tokenizer.ggml.scores", np.full(300, np.nan, np.float32)),
+    "GGUF-TOKENIZER-CHARSMAP": {**key("tokenizer.ggml.model", "t5"),
+                                **key("tokenizer.ggml.precompiled_charsmap", np.ones(9, np.uint8))},
     "GGUF-TOKENIZER-MERGES": key("tokenizer.ggml.model", "gemma4"),
     "GGUF-TOKENIZER-PRE": key("tokenizer.ggml.model", "gpt2"),
     "GGUF-TOKENIZER-ID": key("tokenizer.ggml.eos_token_id", 300),

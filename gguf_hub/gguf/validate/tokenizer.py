@@ -9,17 +9,19 @@ import re
 
 import numpy as np
 
+from gguf_hub.gguf.charsmap import charsmap_problem
 from gguf_hub.gguf.format import Field
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.hparams import ARCHITECTURE
 from gguf_hub.gguf.issues import Issues
 from gguf_hub.gguf.keys import OTHER_IDS, SPECIAL_IDS, expected_types, has_right_type
 from gguf_hub.gguf.strings import StringArray, shown
-from gguf_hub.gguf.vocabulary import GEMMA4, GPT2, PREFIX
+from gguf_hub.gguf.vocabulary import BYTE_PAIR, GPT2, PREFIX, SPM, UGM
 
 KNOWN_MODELS = frozenset(
-    {"llama", "gpt2", "bert", "t5", "rwkv", "plamo2", "gemma4", "no_vocab", "none"}
-)
+    {"llama", "gpt2", "bert", "t5", "rwkv", "plamo2", "gemma4", "hybriddna", "whitespace",
+     "no_vocab", "none"}
+)  # fmt: skip
 NO_TOKENS = frozenset({"no_vocab", "none"})
 BYTE_TYPE = 6
 _BYTE = re.compile(rb"<0x[0-9A-F]{2}>")
@@ -52,6 +54,7 @@ def check_tokenizer(header: Header, issues: Issues) -> None:
             issues.add("GGUF-TOKENIZER-MISSING", _location(name), "missing")
     _check_scores(right, "scores" in fields, issues)
     _check_merging(fields, issues)
+    _check_charsmap(right, issues)
 
 
 def _location(name: str) -> str:
@@ -90,11 +93,11 @@ def _check_lengths(fields: dict[str, Field], n_tokens: int, issues: Issues) -> N
 
 
 def _check_scores(fields: dict[str, Field], was_there: bool, issues: Issues) -> None:
-    """SentencePiece cannot choose between merges without scores."""
+    """SentencePiece cannot choose between tokens without scores."""
     field = fields.get("scores")
     model = fields.get("model")
     if field is None:
-        if model and model.value == "llama" and "tokens" in fields and not was_there:
+        if model and model.value in (SPM, UGM) and "tokens" in fields and not was_there:
             issues.add("GGUF-TOKENIZER-SCORES", _location("scores"), "missing")
         return
     wrong = np.flatnonzero(~np.isfinite(field.value))
@@ -106,12 +109,23 @@ def _check_scores(fields: dict[str, Field], was_there: bool, issues: Issues) -> 
 def _check_merging(fields: dict[str, Field], issues: Issues) -> None:
     """Byte-pair encoding needs merges, and the expressions that cut a text into words."""
     model = fields["model"].value if "model" in fields else None
-    if model not in (GPT2, GEMMA4):
+    if model not in BYTE_PAIR:
         return
     if "merges" not in fields:
         issues.add("GGUF-TOKENIZER-MERGES", _location("merges"), "missing")
     if model == GPT2 and "pre" not in fields:
         issues.add("GGUF-TOKENIZER-PRE", _location("pre"), "missing")
+
+
+def _check_charsmap(fields: dict[str, Field], issues: Issues) -> None:
+    """What Unigram replaces before all else has to be whole."""
+    field = fields.get("precompiled_charsmap")
+    model = fields.get("model")
+    if field is None or model is None or model.value != UGM or len(field.value) == 0:
+        return
+    if problem := charsmap_problem(field.value.tobytes()):
+        location = _location("precompiled_charsmap")
+        issues.add("GGUF-TOKENIZER-CHARSMAP", location, problem, field.offset)
 
 
 def _check_ids(fields: dict[str, Field], n_tokens: int, issues: Issues) -> None:

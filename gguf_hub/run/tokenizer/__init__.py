@@ -5,16 +5,18 @@ The vocabulary comes from GGUF metadata alone; this room knows nothing of files 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from gguf_hub.gguf.vocabulary import SPM, TokenType
+from gguf_hub.gguf.vocabulary import SPM, UGM, WPM, TokenType
 from gguf_hub.run.tokenizer.bpe import BpeTokenizer
 from gguf_hub.run.tokenizer.infill import encode_infill
 from gguf_hub.run.tokenizer.interface import EDGE, LITERAL, Tokenizer
 from gguf_hub.run.tokenizer.spm import SpmTokenizer
 from gguf_hub.run.tokenizer.stream import StreamDecoder
+from gguf_hub.run.tokenizer.ugm import UgmTokenizer
 from gguf_hub.run.tokenizer.vocab import Vocab, read_vocab
+from gguf_hub.run.tokenizer.wpm import WpmTokenizer
 
 __all__ = [
     "EDGE",
@@ -24,11 +26,19 @@ __all__ = [
     "StreamDecoder",
     "TokenType",
     "Tokenizer",
+    "UgmTokenizer",
     "Vocab",
+    "WpmTokenizer",
     "encode_infill",
     "load_tokenizer",
     "read_vocab",
 ]
+
+_TOKENIZERS: Mapping[str, Callable[[Vocab], Tokenizer]] = {
+    SPM: SpmTokenizer,
+    WPM: WpmTokenizer,
+    UGM: UgmTokenizer,
+}
 
 
 def load_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
@@ -42,4 +52,4 @@ def load_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
         TokenizerError: The vocabulary contradicts itself; the message lists every problem.
     """
     vocab = read_vocab(metadata)
-    return SpmTokenizer(vocab) if vocab.model == SPM else BpeTokenizer(vocab)
+    return _TOKENIZERS.get(vocab.model, BpeTokenizer)(vocab)

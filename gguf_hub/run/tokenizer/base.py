@@ -56,18 +56,25 @@ class VocabTokenizer(ABC):
 
     def encode(self, text: str, add_bos: bool = True, parse_special: bool = False) -> list[int]:
         """Return the token ids of ``text``; see ``Tokenizer``."""
-        vocab = self.vocab
-        ids: list[int] = []
-        if add_bos and vocab.add_bos and vocab.bos_id is not None:
-            ids.append(vocab.bos_id)
+        ids: list[int] = [self._begin] if add_bos and self._begin is not None else []
         for part in self._cut_specials(_SURROGATES.sub("�", text), parse_special):
             if isinstance(part, int):
                 ids.append(part)
             else:
                 self._encode_stretch(part.replace(LITERAL, ""), ids)
-        if add_bos and vocab.add_eos and vocab.eos_id is not None:
-            ids.append(vocab.eos_id)
+        if add_bos and self._end is not None:
+            ids.append(self._end)
         return ids
+
+    @property
+    def _begin(self) -> int | None:
+        """What begins a text on request."""
+        return self.vocab.bos_id if self.vocab.add_bos else None
+
+    @property
+    def _end(self) -> int | None:
+        """What ends a text on request."""
+        return self.vocab.eos_id if self.vocab.add_eos else None
 
     @abstractmethod
     def _encode_stretch(self, text: str, ids: list[int]) -> None:
@@ -81,14 +88,14 @@ class VocabTokenizer(ABC):
         return -(-n_characters // self._longest)
 
     @property
-    @abstractmethod
     def _keeps_all(self) -> bool:
         """Whether every character becomes part of some token."""
+        return False
 
     @property
-    @abstractmethod
     def _longest(self) -> int:
-        """No token stands for more characters than that."""
+        """No token stands for more characters than that, where every one is kept."""
+        return 1
 
     def decode(self, ids: Iterable[int], special: bool = False) -> str:
         """Return the text of token ids; see ``Tokenizer``."""
@@ -112,11 +119,27 @@ class VocabTokenizer(ABC):
         return self.vocab.types[token_id] in _SILENT
 
     @cached_property
+    def _unknown(self) -> tuple[int, ...]:
+        """The unknown token, where there is one."""
+        return () if self.vocab.unk_id is None else (self.vocab.unk_id,)
+
+    @cached_property
     def _ids(self) -> dict[str, int]:
         """Token that text can become -> id; of twins the last one counts, as in llama.cpp."""
         vocab = self.vocab
         ids = vocab.ids_of(TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNUSED)
         return dict(zip(map(vocab.tokens.__getitem__, ids), ids, strict=True))
+
+    @cached_property
+    def _lengths(self) -> dict[str, list[int]]:
+        """First two characters -> how long the tokens are that begin with them, the longest first.
+
+        A long token costs time only where a text looks like it.
+        """
+        lengths: dict[str, set[int]] = {}
+        for token in self._ids:
+            lengths.setdefault(token[:2], set()).add(len(token))
+        return {start: sorted(found, reverse=True) for start, found in lengths.items()}
 
     @cached_property
     def _pieces(self) -> list[bytes]:

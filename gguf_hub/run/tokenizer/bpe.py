@@ -1,8 +1,9 @@
-"""Byte-pair encoding, as ``gpt2`` and ``gemma4`` vocabularies have it.
+"""Byte-pair encoding, as ``gpt2``, ``gemma4`` and ``whitespace`` vocabularies have it.
 
 1. The pre-tokenizer's expressions cut a text into words (``gguf/pre_tokenizers.py``).
 2. The bytes of a word become characters of GPT-2's alphabet; where the vocabulary is raw, spaces
    become ``▁`` before all, and characters stay what they are.
+   In a ``whitespace`` vocabulary, blanks part words and are lost.
 3. Neighbours are merged, the pair that comes first among the merges first.
 4. A piece that is no token in the end is written as its bytes; a byte without a token is lost, as
    with llama.cpp (no vocabulary of a model lacks one that occurs in UTF-8).
@@ -15,13 +16,14 @@ bytes.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 
 from gguf_hub.gguf.vocabulary import ALPHABET
 from gguf_hub.run.tokenizer.base import CACHED_LENGTH, CACHED_WORDS, VocabTokenizer
 from gguf_hub.run.tokenizer.merging import LONG, SPACE, harmless_cuts, merge
 from gguf_hub.run.tokenizer.vocab import Vocab
-from gguf_hub.run.tokenizer.words import WordSplitter
+from gguf_hub.run.tokenizer.words import WordSplitter, is_blank, lowered
 
 _NO_BYTE = 0x10FFFF
 _BYTES = {ord(character): byte for byte, character in ALPHABET.items()}
@@ -38,10 +40,13 @@ class BpeTokenizer(VocabTokenizer):
     def __init__(self, vocab: Vocab) -> None:
         super().__init__(vocab)
         self._is_raw = vocab.pre_tokenizer.is_raw
+        self._drops_blanks = vocab.pre_tokenizer.drops_blanks
         self._encode_short = lru_cache(CACHED_WORDS)(self._encode_word)
 
     @property
     def _keeps_all(self) -> bool:
+        if self._drops_blanks:
+            return False
         if self._is_raw:
             return self.vocab.unk_id is not None or self.vocab.byte_ids.keys() >= _UTF8
         return all(ALPHABET[byte] in self._ids for byte in _UTF8)
@@ -52,6 +57,8 @@ class BpeTokenizer(VocabTokenizer):
         return max(map(len, self.vocab.tokens), default=1) or 1
 
     def _piece(self, token: str) -> bytes:
+        if self._drops_blanks:
+            return token.encode("utf-8", "replace")
         if self._is_raw:
             return super()._piece(token)
         try:
@@ -77,11 +84,18 @@ class BpeTokenizer(VocabTokenizer):
         """Where a raw line, which is a word, can be cut without changing any result."""
         return harmless_cuts(merge.replace(" ", "") for merge in self.vocab.merges)
 
-    def _encode_stretch(self, text: str, ids: list[int]) -> None:
+    def _split(self, text: str) -> Sequence[str]:
+        """Return the words of a text, and of a long line its parts."""
+        if self._drops_blanks:
+            text = lowered(text) if self.vocab.lowercase else text
+            return [word for word in self._splitter.split(text) if not is_blank(word[0])]
         words = self._splitter.split(text.replace(" ", SPACE) if self._is_raw else text)
         if self._is_raw and len(text) > LONG:
-            words = [part for word in words for part in self._cuts.split(word) if part]
-        for word in words:
+            return [part for word in words for part in self._cuts.split(word) if part]
+        return words
+
+    def _encode_stretch(self, text: str, ids: list[int]) -> None:
+        for word in self._split(text):
             if len(word) > CACHED_LENGTH:
                 ids += self._encode_word(word)
             else:
@@ -105,7 +119,8 @@ class BpeTokenizer(VocabTokenizer):
         """Return the ids of a piece's bytes."""
         vocab = self.vocab
         if self._is_raw:
-            found = [vocab.byte_ids.get(byte, vocab.unk_id) for byte in piece.encode()]
+            unk_id = None if self._drops_blanks else vocab.unk_id
+            found = [vocab.byte_ids.get(byte, unk_id) for byte in piece.encode()]
         else:
             found = list(map(self._ids.get, piece))
         return [i for i in found if i is not None]

@@ -72,6 +72,6 @@ class SpmTokenizer(VocabTokenizer):
         """Return the byte tokens of a character, or the unknown token where there are none."""
         byte_ids, unk_id = self.vocab.byte_ids, self.vocab.unk_id
         if not byte_ids:
-            return [] if unk_id is None else [unk_id]
+            return list(self._unknown)
         ids = (byte_ids.get(byte, unk_id) for byte in character.encode("utf-8"))
         return [i for i in ids if i is not None]

@@ -18,9 +18,13 @@ from gguf_hub.errors import TokenizerError, UnsupportedGgufError
 from gguf_hub.gguf.metadata import Metadata
 from gguf_hub.gguf.pre_tokenizers import NO_PRE_TOKENIZER, PRE_TOKENIZERS, PreTokenizer
 from gguf_hub.gguf.vocabulary import (
+    BYTE_PAIR,
     GPT2,
     PREFIX,
     SPM,
+    UGM,
+    WHITESPACE,
+    WPM,
     TokenType,
     VocabularyReader,
     unsupported_kind,
@@ -30,7 +34,8 @@ from gguf_hub.run.tokenizer.special import find_special
 SPECIAL_TYPES = (TokenType.CONTROL, TokenType.USER_DEFINED, TokenType.UNKNOWN)
 """Types of the tokens that are cut out of a text before all else."""
 _PHI_3_KEEPS = ("<unk>", "<s>", "<|endoftext|>")
-_MASKED = ("jina-v2-de", "jina-v2-es", "jina-v2-code")
+_MASKED = ("jina-v2-de", "jina-v2-es", "jina-v2-code", "nomic-bert-moe", "jina-bert-v3")
+"""Pre-tokenizers and architectures."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Vocab:
     """A checked vocabulary; its texts, scores and types have one entry per token."""
 
     model: str
-    """``SPM``, ``GPT2`` or ``GEMMA4`` of ``gguf/vocabulary.py``."""
+    """``SPM`` or another kind of ``gguf/vocabulary.py``."""
     tokens: Sequence[str]
     scores: Sequence[float]
     types: Sequence[int]
@@ -63,6 +68,18 @@ class Vocab:
     """Special tokens that take the blanks before them with them."""
     rstrip_ids: frozenset[int] = frozenset()
     """Special tokens that take the blanks after them with them."""
+    sep_id: int | None = None
+    """Id between the two texts of a pair."""
+    add_sep: bool = False
+    """Whether a pair has one there."""
+    lowercase: bool = True
+    """WordPiece, and ``whitespace``: letters become small ones."""
+    strip_accents: bool = True
+    """WordPiece: letters lose their accents."""
+    remove_extra_whitespaces: bool = False
+    """Unigram: of spaces, only one before each word is left."""
+    charsmap: bytes = b""
+    """Unigram: what is replaced before all else (``gguf/charsmap.py``)."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -99,25 +116,30 @@ def read_vocab(metadata: Mapping[str, Any]) -> Vocab:
     _check_kind(metadata)
     reader = VocabularyReader(metadata)
     tokens = _texts(reader.texts, "tokens", reader.problems)
-    pre = PRE_TOKENIZERS.get(reader.pre, NO_PRE_TOKENIZER)
-    is_spm = reader.model == SPM
-    # what SentencePiece files need not name
-    defaults = {"unknown": 0, "bos": 1, "eos": 2} if is_spm else {}
-    ids = {name: reader.id(name, defaults.get(name))
-           for name in ("unknown", "bos", "eos", "padding")}  # fmt: skip
+    model, is_byte_pair = reader.model, reader.model in BYTE_PAIR
+    pre = PRE_TOKENIZERS[reader.pre] if is_byte_pair else NO_PRE_TOKENIZER
+    ids = {name: reader.special_id(name)
+           for name in ("unknown", "bos", "eos", "padding", "seperator")}  # fmt: skip
+    lowercase = reader.flag("normalizer.lowercase", model != WHITESPACE)
     special = find_special(reader, tokens)
     types = _types(reader.types, special.types)
-    before, after = _strips(metadata.raw("general.name"), reader.pre, tokens, types)
+    before, after = _strips(metadata, reader.pre, tokens, types)
     vocab = Vocab(
-        model=reader.model, tokens=tokens, scores=reader.scores.tolist(),
+        model=model, tokens=tokens, scores=reader.scores.tolist(),
         types=types, byte_ids=reader.byte_ids, bos_id=ids["bos"],
         eos_id=ids["eos"], unk_id=ids["unknown"], pad_id=ids["padding"],
         eog_ids=special.end_ids | ({ids["eos"]} if ids["eos"] is not None else set()),
-        add_bos=reader.flag("add_bos_token", is_spm or pre.add_bos) or pre.must_add_bos,
-        add_eos=reader.flag("add_eos_token", False),
-        add_space_prefix=reader.flag("add_space_prefix", is_spm) and is_spm,
+        add_bos=reader.flag("add_bos_token", model in (SPM, WPM) or pre.add_bos)
+        or pre.must_add_bos,
+        add_eos=reader.flag("add_eos_token", model == UGM),
+        add_space_prefix=reader.flag("add_space_prefix", model == SPM) and not is_byte_pair,
         merges=_texts(reader.merges, "merges", reader.problems), pre_tokenizer=pre,
         lstrip_ids=before, rstrip_ids=after, infill_ids=special.infill_ids,
+        sep_id=ids["seperator"],
+        add_sep=reader.flag("add_sep_token", model == WPM or pre.add_sep), lowercase=lowercase,
+        strip_accents=reader.flag("normalizer.strip_accents", lowercase),
+        remove_extra_whitespaces=reader.flag("remove_extra_whitespaces", False),
+        charsmap=reader.charsmap,
     )  # fmt: skip
     _raise(reader.problems)
     return vocab
@@ -163,17 +185,19 @@ def _types(types: np.ndarray, others: Mapping[int, TokenType]) -> list[int]:
 
 
 def _strips(
-    model_name: Any, pre: str, tokens: Sequence[str], types: Sequence[int]
+    metadata: Metadata, pre: str, tokens: Sequence[str], types: Sequence[int]
 ) -> tuple[frozenset[int], frozenset[int]]:
     """Return which special tokens take blanks before and after them; files do not say it.
 
     Source: "Handle per token attributes" in llama.cpp's ``llama_vocab::impl::load``.
     """
+    model_name, arch = metadata.raw("general.name"), metadata.raw("general.architecture")
     name = model_name.lower() if isinstance(model_name, str) else ""
-    if "phi-3" in name or "phi3" in name:
+    is_masked = pre in _MASKED or (isinstance(arch, str) and arch in _MASKED)
+    if not is_masked and ("phi-3" in name or "phi3" in name):
         special = (i for i, type_ in enumerate(types) if type_ in SPECIAL_TYPES)
         return frozenset(), frozenset(i for i in special if tokens[i] not in _PHI_3_KEEPS)
-    mask = "<mask>" if pre in _MASKED else "[MASK]" if "modern-bert" in name else None
+    mask = "<mask>" if is_masked else "[MASK]" if "modern-bert" in name else None
     return frozenset(i for i, text in enumerate(tokens) if text == mask), frozenset()
 
 

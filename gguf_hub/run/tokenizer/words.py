@@ -1,10 +1,23 @@
-"""Cutting a text into words, by the expressions of a pre-tokenizer."""
+"""Cutting a text into words: by the expressions of a pre-tokenizer, and what blanks are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 import regex
+
+_NO_BLANKS = frozenset("\x1c\x1d\x1e\x1f")
+"""Python counts these controls among the blanks, Unicode does not."""
+
+
+def is_blank(character: str) -> bool:
+    """Tell whether Unicode calls a character a blank."""
+    return character.isspace() and character not in _NO_BLANKS
+
+
+def lowered(text: str) -> str:
+    """Return a text in small letters, one for each; what several stand for becomes the first."""
+    return "".join(character.lower()[0] for character in text)
 
 
 class WordSplitter:

@@ -14,6 +14,9 @@ import pytest
 
 from gguf_hub.api.compat import llama_cpp as L
 from gguf_hub.api.compat.llama_cpp import _internals as internals
+from gguf_hub.gguf.format import Field
+from gguf_hub.gguf.writer import write_gguf
+from tests.run.tokenizer.small import wordpiece_metadata
 
 TEXT = "Once upon a time there was"
 
@@ -159,6 +162,24 @@ def test_models_say_what_they_are(llm: L.Llama) -> None:
             L.llama_vocab_get_text(vocab, token)
     assert llm.context_params.n_ctx == 128
     assert (llm.draft_model, llm.numa, llm._n_vocab) == (None, False, llm.n_vocab())
+
+
+def test_vocabularies_of_encoders_say_what_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "vocabulary.gguf"
+    metadata = wordpiece_metadata("▁hello ▁,")
+    metadata["tokenizer.ggml.token_type"] = np.array(metadata["tokenizer.ggml.token_type"], "i4")
+    fields = {key: Field.of(value) for key, value in metadata.items()}
+    write_gguf(path, {"general.architecture": Field.of("bert"), **fields}, [])
+    params = L.llama_model_default_params()
+    params.vocab_only = True
+    model = L.llama_model_load_from_file(str(path).encode(), params)
+    vocab = L.llama_model_get_vocab(model)
+    assert L.llama_vocab_type(vocab) == L.LLAMA_VOCAB_TYPE_WPM
+    assert (L.llama_vocab_sep(vocab), L.llama_vocab_get_add_sep(vocab)) == (2, True)
+    buffer = (ctypes.c_int32 * 8)()
+    n = L.llama_tokenize(vocab, b"Hello,", 6, buffer, 8, True, False)
+    assert buffer[:n] == [1, 3, 4, 2]
+    L.llama_model_free(model)
 
 
 def test_every_number_of_a_model_is_a_number(llm: L.Llama) -> None:

@@ -36,3 +36,19 @@ def bpe(data: Path, request: pytest.FixtureRequest) -> tuple[Tokenizer, list[dic
     content = json.loads((data / "bpe" / f"{request.param}.json").read_text(encoding="utf-8"))
     metadata = {f"tokenizer.ggml.{key}": value for key, value in content["metadata"].items()}
     return load_tokenizer(metadata), content["cases"]
+
+
+@pytest.fixture(scope="session")
+def piece_texts(data: Path) -> list[str]:
+    """Texts whose ids llama.cpp gave for each vocabulary of ``pieces``."""
+    texts: list[str] = json.loads((data / "pieces" / "texts.json").read_text(encoding="utf-8"))
+    return texts
+
+
+@pytest.fixture(scope="session")
+def pieces(data: Path, request: pytest.FixtureRequest) -> tuple[Tokenizer, dict[str, Any]]:
+    """A small vocabulary of an encoder, by its name, and what llama.cpp makes of texts with it."""
+    found = json.loads((data / "pieces" / f"{request.param}.json").read_text(encoding="utf-8"))
+    metadata = {f"tokenizer.ggml.{key}": value for key, value in found["metadata"].items()}
+    metadata["general.architecture"] = found["architecture"]
+    return load_tokenizer(metadata), found

@@ -62,3 +62,32 @@ def bpe_metadata(
 
 def bpe_tokenizer(*args: Any, **keys: Any) -> Tokenizer:
     return load_tokenizer(bpe_metadata(*args, **keys))
+
+
+def wordpiece_metadata(
+    pieces: str, special: Mapping[str, int] | None = None, **keys: Any
+) -> dict[str, Any]:
+    """Metadata of ``[UNK] [CLS] [SEP]``, pieces between blanks, and special tokens by type."""
+    types = {"[UNK]": 2, "[CLS]": 3, "[SEP]": 3, **dict.fromkeys(pieces.split(), 1)}
+    types |= special or {}
+    arrays = {"model": "bert", "tokens": list(types), "token_type": list(types.values()),
+              "unknown_token_id": 0, "bos_token_id": 1, "seperator_token_id": 2}  # fmt: skip
+    return {f"tokenizer.ggml.{key}": value for key, value in {**arrays, **keys}.items()}
+
+
+def wordpiece(*args: Any, **keys: Any) -> Tokenizer:
+    return load_tokenizer(wordpiece_metadata(*args, **keys))
+
+
+def unigram_metadata(
+    pieces: Mapping[str, float], special: Mapping[str, int] | None = None, **keys: Any
+) -> dict[str, Any]:
+    """Metadata of ``<pad> </s> <unk>``, pieces by score, and special tokens by type."""
+    types = {"<pad>": 3, "</s>": 3, "<unk>": 2, **dict.fromkeys(pieces, 1), **(special or {})}
+    arrays = {"model": "t5", "tokens": list(types), "token_type": list(types.values()),
+              "scores": [pieces.get(token, 0.0) for token in types]}  # fmt: skip
+    return {f"tokenizer.ggml.{key}": value for key, value in {**arrays, **keys}.items()}
+
+
+def unigram(*args: Any, **keys: Any) -> Tokenizer:
+    return load_tokenizer(unigram_metadata(*args, **keys))

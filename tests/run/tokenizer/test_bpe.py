@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_hub.gguf.pre_tokenizers import PRE_TOKENIZERS
+from gguf_hub.gguf.vocabulary import vocabulary_problems
 from gguf_hub.run.tokenizer import LITERAL, BpeTokenizer, StreamDecoder, Tokenizer, load_tokenizer
 from gguf_hub.run.tokenizer.merging import LONG, harmless_cuts, merge
 from tests.run.tokenizer.small import FEW, bpe_metadata, bpe_tokenizer
@@ -144,6 +145,40 @@ def test_raw_characters_are_merged_and_the_rest_is_written_in_bytes() -> None:
 def test_a_long_line_is_encoded_as_its_parts_are() -> None:
     tokenizer = bpe_tokenizer(["▁ ▁", "▁ a", "▁a b", ". ▁"], model="gemma4")
     assert plain(tokenizer, " ab  a" * LONG) == plain(tokenizer, " ab  a") * LONG
+
+
+# Vocabularies of characters whose words blanks part
+
+
+def whitespace(merges: list[str], **keys: Any) -> Tokenizer:
+    tokens = list(dict.fromkeys([*"abcéÉ", *(merge.replace(" ", "") for merge in merges)]))
+    return bpe_tokenizer(merges, model="whitespace", pre="whitespace", tokens=tokens,
+                         token_type=None, **keys)  # fmt: skip
+
+
+def test_blanks_part_words_and_are_lost() -> None:
+    tokenizer = whitespace(["a b", "b c"])
+    assert written(tokenizer, " ab\u3000\tabc\n") == ["ab", "ab", "c"]
+    assert written(tokenizer, "a\x1cb \x85c") == ["a", "b", "c"]  # U+001C is none
+    assert tokenizer.decode(plain(tokenizer, "ab É")) == "abÉ"
+
+
+def test_a_character_without_token_is_lost_and_the_bound_knows() -> None:
+    tokenizer = whitespace([], unknown_token_id=0)
+    assert written(tokenizer, "a漢b") == ["a", "b"]
+    assert tokenizer.least_tokens(100) == 0
+
+
+def test_letters_of_such_words_become_small_on_request() -> None:
+    assert written(whitespace([]), "aÉ") == ["a", "É"]
+    assert written(whitespace([], **{"normalizer.lowercase": True}), "AÉ") == ["a", "é"]
+
+
+def test_such_a_vocabulary_has_its_own_pre_tokenizer() -> None:
+    metadata = bpe_metadata(model="whitespace", pre="gpt-2")
+    assert vocabulary_problems(metadata) == [
+        "key `tokenizer.ggml.pre` is `gpt-2`, which does not go with tokenizer `whitespace`"
+    ]
 
 
 # Special tokens

@@ -157,9 +157,11 @@ def test_the_end_of_a_part_ends_no_turn(texts: list[str], ends: set[int]) -> Non
     assert vocab.eog_ids == ends
 
 
-@pytest.mark.parametrize("model", ["bert", "bogus", "no_vocab"])
+@pytest.mark.parametrize("model", ["rwkv", "bogus", "no_vocab"])
 def test_another_kind_of_tokenizer_is_named(model: str) -> None:
-    expected = f"tokenizer `{model}`, expected `llama`, `gpt2` or `gemma4`"
+    expected = (
+        f"tokenizer `{model}`, expected `llama`, `gpt2`, `gemma4`, `whitespace`, `bert` or `t5`"
+    )
     with pytest.raises(UnsupportedGgufError, match=expected) as caught:
         read_vocab(with_keys(model=model))
     assert caught.value.hint is None
@@ -218,7 +220,10 @@ def test_a_byte_pair_vocabulary_needs_no_scores() -> None:
     ("pre", "message"),
     [
         ("llama-9", "key `tokenizer.ggml.pre` is the unknown pre-tokenizer `llama-9`"),
-        ("whitespace", "key `tokenizer.ggml.pre` is the unknown pre-tokenizer `whitespace`"),
+        (
+            "whitespace",
+            "key `tokenizer.ggml.pre` is `whitespace`, which does not go with tokenizer `gpt2`",
+        ),
         (None, "missing key `tokenizer.ggml.pre`"),
         (7, "metadata `tokenizer.ggml.pre`: expected a text, found 7"),
     ],

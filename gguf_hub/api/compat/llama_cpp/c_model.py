@@ -17,7 +17,7 @@ from gguf_hub.api.compat.llama_cpp.handles import find, handle_of, number, relea
 from gguf_hub.api.compat.llama_cpp.opened import ModelFile, Vocabulary
 from gguf_hub.api.llama.parts import LlamaValueError
 from gguf_hub.gguf.hparams import CacheHyperParameters
-from gguf_hub.gguf.vocabulary import TokenType
+from gguf_hub.gguf.vocabulary import SPM, UGM, WPM, TokenType
 
 llama_model_p = NewType("llama_model_p", int)
 llama_vocab_p = NewType("llama_vocab_p", int)
@@ -30,6 +30,10 @@ _ATTRIBUTES = {
     TokenType.NORMAL: c.LLAMA_TOKEN_ATTR_NORMAL, TokenType.CONTROL: c.LLAMA_TOKEN_ATTR_CONTROL,
     TokenType.USER_DEFINED: c.LLAMA_TOKEN_ATTR_USER_DEFINED,
     TokenType.BYTE: c.LLAMA_TOKEN_ATTR_BYTE,
+}  # fmt: skip
+
+_KINDS = {
+    SPM: c.LLAMA_VOCAB_TYPE_SPM, WPM: c.LLAMA_VOCAB_TYPE_WPM, UGM: c.LLAMA_VOCAB_TYPE_UGM,
 }  # fmt: skip
 
 
@@ -220,8 +224,8 @@ def llama_vocab_n_tokens(vocab: llama_vocab_p, /) -> int:
 
 
 def llama_vocab_type(vocab: llama_vocab_p, /) -> int:
-    """Return the kind of the vocabulary: ``LLAMA_VOCAB_TYPE_SPM`` or ``_BPE``."""
-    return c.LLAMA_VOCAB_TYPE_BPE if _vocab(vocab).merges else c.LLAMA_VOCAB_TYPE_SPM
+    """Return the kind of the vocabulary: ``LLAMA_VOCAB_TYPE_SPM`` or another of these."""
+    return _KINDS.get(_vocab(vocab).model, c.LLAMA_VOCAB_TYPE_BPE)
 
 
 def llama_vocab_get_text(vocab: llama_vocab_p, token: Any, /) -> bytes:
@@ -274,9 +278,8 @@ def llama_vocab_pad(vocab: llama_vocab_p, /) -> int:
 
 
 def llama_vocab_sep(vocab: llama_vocab_p, /) -> int:
-    """Return the token between sentences: no vocabulary that runs here has one."""
-    _vocab(vocab)
-    return c.LLAMA_TOKEN_NULL
+    """Return the token between the two texts of a pair."""
+    return _or_none(_vocab(vocab).sep_id)
 
 
 def llama_vocab_nl(vocab: llama_vocab_p, /) -> int:
@@ -313,6 +316,11 @@ def llama_vocab_get_add_bos(vocab: llama_vocab_p, /) -> bool:
 def llama_vocab_get_add_eos(vocab: llama_vocab_p, /) -> bool:
     """Return whether texts end with a token."""
     return bool(_vocab(vocab).add_eos)
+
+
+def llama_vocab_get_add_sep(vocab: llama_vocab_p, /) -> bool:
+    """Return whether a token stands between the two texts of a pair."""
+    return bool(_vocab(vocab).add_sep)
 
 
 # older names
