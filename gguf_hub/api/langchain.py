@@ -13,8 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from gguf_hub.api.llama import Llama, LlamaValueError
-from gguf_hub.api.llama.pooling import Pooling
+from gguf_hub.run.generation.pooling import Pooling, pool
 
 try:
     from langchain_core.callbacks import CallbackManagerForLLMRun
@@ -248,19 +250,22 @@ class ChatGguf(_Sampling, BaseChatModel):
 
 
 class GgufEmbeddings(_Settings, Embeddings):
-    """Vectors of texts: the mean of the last hidden states, of length 1."""
+    """Vectors of texts, of length 1: pooled as the model asks, or the mean where it does not."""
 
     model_config = _STRICT
 
     normalize: bool = True
 
     def _llama_arguments(self) -> dict[str, Any]:
-        return {"embedding": True, "pooling_type": int(Pooling.MEAN), **super()._llama_arguments()}
+        return {"embedding": True, **super()._llama_arguments()}
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the vector of each text."""
-        vectors: list[list[float]] = self.client.embed(list(texts), normalize=self.normalize)
-        return vectors
+        pooling = Pooling.MEAN if self.client.pooling_type() == Pooling.NONE else Pooling.NONE
+        return [
+            pool(np.asarray(found, np.float32), pooling, self.normalize).tolist()
+            for found in self.client.embed(list(texts))
+        ]
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of one text."""

@@ -20,11 +20,11 @@ from gguf_hub.api.llama.cache import BaseLlamaCache
 from gguf_hub.api.llama.context import LlamaContext, plain_metadata
 from gguf_hub.api.llama.grammar import LlamaGrammar
 from gguf_hub.api.llama.parts import LlamaState, LlamaTypeError, LlamaValueError
-from gguf_hub.api.llama.pooling import Pooling
 from gguf_hub.api.offload import decide_offload
 from gguf_hub.gguf.shards import open_gguf
 from gguf_hub.progress import SILENT, LoggedNotes
 from gguf_hub.run.generation import LogitsSampler, sampler_config
+from gguf_hub.run.generation.pooling import Pooling
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.sampler import Sampler
 from gguf_hub.run.tokenizer import load_tokenizer

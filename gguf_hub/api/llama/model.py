@@ -18,11 +18,11 @@ from gguf_hub.api.llama import signatures
 from gguf_hub.api.llama.completions import Completions
 from gguf_hub.api.llama.inputs import text_bytes, token_ids
 from gguf_hub.api.llama.parts import LlamaValueError
-from gguf_hub.api.llama.pooling import Pooling, pool
 from gguf_hub.api.llama.signatures import like
 from gguf_hub.gguf.hparams import HyperParameters
 from gguf_hub.run.generation.answers import Answer, embeddings
 from gguf_hub.run.generation.engine import n_shared
+from gguf_hub.run.generation.pooling import Pooling, cut, pool
 
 
 class Llama(Completions):
@@ -162,7 +162,7 @@ class Llama(Completions):
                 raise LlamaValueError(
                     f"Requested tokens ({len(tokens)}) exceed context window of {self.n_ctx()}"
                 )
-            tokens = tokens[: self.n_ctx()]
+            tokens = cut(tokens, self.n_ctx(), self.tokenizer_)
             n_tokens += len(tokens)
             with self.context.lock:
                 self.context.engine.reset()

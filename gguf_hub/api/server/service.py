@@ -31,6 +31,7 @@ from gguf_hub.run.generation import (
 )
 from gguf_hub.run.generation.chat import format_of
 from gguf_hub.run.generation.marks import mark_ids
+from gguf_hub.run.generation.pooling import Pooling, pool
 from gguf_hub.run.sampler import Sampler
 from gguf_hub.run.tokenizer import Tokenizer, encode_infill
 
@@ -60,6 +61,7 @@ class ModelInfo:
         metadata: What the file says of the model: numbers and short texts by their keys.
         modified_time: When the file was written, in seconds since 1970.
         can_infill: Whether its vocabulary has tokens for filling in the middle of a text.
+        pooling: How the vector of a text is made of those of its tokens.
     """
 
     name: str
@@ -77,6 +79,7 @@ class ModelInfo:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     modified_time: float = 0.0
     can_infill: bool = False
+    pooling: Pooling = Pooling.MEAN
 
 
 class Service:
@@ -352,7 +355,7 @@ class Service:
             )
 
     async def embed(self, texts: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
-        """Return one vector of length 1 for each text, the mean of its last hidden states.
+        """Return one vector of length 1 for each text, pooled as the model asks.
 
         Args:
             texts: As ``encode`` returns them.
@@ -389,20 +392,15 @@ class Service:
         finally:
             for sequence in sequences:
                 sequence.is_cancelled = True
-        return [_normalize(rows.mean(axis=0)) for rows in hidden]
+        return [pool(rows, self.model_info.pooling, normalize=True) for rows in hidden]
 
     def end(self) -> None:
         """Fail open requests and stop computing, without waiting."""
-        for pool in (self.pool, self.grammar_pool, self.bulk):
-            pool.close()
+        for threads in (self.pool, self.grammar_pool, self.bulk):
+            threads.close()
         self.worker.end()
 
     def close(self) -> None:
         """Fail open requests, stop computing and wait for the end."""
         self.end()
         self.worker.join()
-
-
-def _normalize(vector: NDArray[np.float32]) -> NDArray[np.float32]:
-    length = float(np.linalg.norm(vector))
-    return np.asarray(vector / (length or 1.0), np.float32)

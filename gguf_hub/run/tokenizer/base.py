@@ -56,23 +56,23 @@ class VocabTokenizer(ABC):
 
     def encode(self, text: str, add_bos: bool = True, parse_special: bool = False) -> list[int]:
         """Return the token ids of ``text``; see ``Tokenizer``."""
-        ids: list[int] = [self._begin] if add_bos and self._begin is not None else []
+        ids: list[int] = [self.begin_id] if add_bos and self.begin_id is not None else []
         for part in self._cut_specials(_SURROGATES.sub("�", text), parse_special):
             if isinstance(part, int):
                 ids.append(part)
             else:
                 self._encode_stretch(part.replace(LITERAL, ""), ids)
-        if add_bos and self._end is not None:
-            ids.append(self._end)
+        if add_bos and self.end_id is not None:
+            ids.append(self.end_id)
         return ids
 
     @property
-    def _begin(self) -> int | None:
+    def begin_id(self) -> int | None:
         """What begins a text on request."""
         return self.vocab.bos_id if self.vocab.add_bos else None
 
     @property
-    def _end(self) -> int | None:
+    def end_id(self) -> int | None:
         """What ends a text on request."""
         return self.vocab.eos_id if self.vocab.add_eos else None
 

@@ -40,6 +40,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def end_id(self) -> int | None:
+        """Id that ``encode`` ends every text with; None for none."""
+        ...
+
+    @property
     def eog_ids(self) -> frozenset[int]:
         """Every id that ends a generation: end of text, of turn, of message."""
         ...

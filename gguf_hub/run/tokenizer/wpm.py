@@ -43,11 +43,13 @@ class WpmTokenizer(VocabTokenizer):
         self._encode_short = lru_cache(CACHED_WORDS)(self._encode_word)
 
     @property
-    def _begin(self) -> int | None:
+    def begin_id(self) -> int | None:
+        """What begins every text."""
         return self.vocab.bos_id
 
     @property
-    def _end(self) -> int | None:
+    def end_id(self) -> int | None:
+        """What ends every text."""
         return self.vocab.sep_id
 
     def _encode_stretch(self, text: str, ids: list[int]) -> None:

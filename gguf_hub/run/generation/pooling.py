@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gguf_hub.gguf.hparams import HyperParameters
+from gguf_hub.run.tokenizer import Tokenizer
 
 
 class Pooling(IntEnum):
@@ -16,6 +21,18 @@ class Pooling(IntEnum):
     MEAN = 1
     CLS = 2
     LAST = 3
+
+
+def text_pooling(metadata: Mapping[str, Any]) -> Pooling:
+    """Return how to pool where a text has one vector: the file's type, or the mean without one."""
+    return Pooling(HyperParameters(metadata).pooling_type) or Pooling.MEAN
+
+
+def cut(tokens: Sequence[int], n_tokens: int, tokenizer: Tokenizer) -> list[int]:
+    """Return the first tokens of a text; what ends every text stays at its end."""
+    if len(tokens) <= n_tokens or tokenizer.end_id is None:
+        return list(tokens[:n_tokens])
+    return [*tokens[: n_tokens - 1], tokenizer.end_id]
 
 
 def pool(
