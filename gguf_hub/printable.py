@@ -70,6 +70,7 @@ def _all_of(ranges: str) -> str:
     """Return every character of a regular expression's class."""
 
     def span(match: re.Match[str]) -> str:
+        """Write out all characters of a range."""
         return "".join(map(chr, range(ord(match[1]), ord(match[2]) + 1)))
 
     return re.sub("(.)-(.)", span, ranges, flags=re.DOTALL)

@@ -144,6 +144,7 @@ def model_of_repository(
     answers = []
 
     def confirm(plan: Plan, fetcher: Fetcher) -> None:
+        """Show what it costs and ask once."""
         _report_cost(plan, fetcher)
         _ask("Download and convert it?", assume_yes)
         answers.append(True)

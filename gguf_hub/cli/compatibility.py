@@ -217,6 +217,7 @@ def _option(flag: IgnoredFlag, name: str) -> Any:
     """Return one spelling as a hidden option of its own, so that the note can name it."""
 
     def note(ctx: click.Context, option: click.Parameter, value: Any) -> None:
+        """Say that a flag that was given changes nothing, and why."""
         from gguf_hub.cli import console
 
         if value not in (None, False, "0") and not ctx.resilient_parsing:

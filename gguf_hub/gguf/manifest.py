@@ -208,6 +208,7 @@ def _hashed(
     known: Mapping[tuple[str, str], tuple[str, ...]], task: Task,
 ) -> FileManifest:  # fmt: skip
     def hashes_of(each: HashedTensor) -> tuple[str, ...]:
+        """Return the SHA-256 of each block of a tensor; known ones are not read again."""
         if each.name not in names:
             return ()
         if (layout.name, each.name) in known:

@@ -152,6 +152,7 @@ def like(signature: Callable[P, R]) -> Callable[[Callable[..., Any]], Callable[P
     def decorate(method: Callable[..., Any]) -> Callable[P, R]:
         @functools.wraps(method)
         def call(self: Any, /, *given: Any, **options: Any) -> Any:
+            """Call with the arguments by name, after refusing unknown ones."""
             if not takes_any:
                 _require_known(method.__name__, options, known)
             return method(self, **_by_name(method.__name__, order, given, options))

@@ -75,6 +75,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        """Stop computing when the server ends."""
         yield
         service.close()
 
@@ -147,6 +148,7 @@ _ERRORS: dict[int | str, str] = {
 def _add_page(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
+        """Return the page for a browser."""
         return FileResponse(PAGE / "index.html", headers=_PAGE_HEADERS)
 
     for suffix in (".js", ".mjs"):  # some systems call them plain text, which browsers do not run

@@ -54,6 +54,7 @@ def settle(
     """Set the result of a future, or its error, unless it is done; from any thread."""
 
     def act() -> None:
+        """Settle the future in its own loop's thread."""
         if future.done():  # cancelled or failed meanwhile
             return
         if error is not None:

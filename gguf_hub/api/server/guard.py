@@ -71,6 +71,7 @@ class Guard:
         scope = in_origin_form(scope)
 
         async def counting(message: Message) -> None:
+            """Count the answer by its route and status as it starts."""
             if message["type"] == "http.response.start":
                 route = scope.get("route")
                 path = getattr(route, "path", "other")
@@ -106,6 +107,7 @@ class Guard:
         size_bytes = n_values = 0
 
         async def counted() -> Message:
+            """Return the next part of the body, unpacked and within the limits."""
             nonlocal size_bytes, n_values
             message = await receive()
             body = message.get("body", b"")

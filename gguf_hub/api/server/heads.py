@@ -22,6 +22,7 @@ class HeadAsGet:
             return
 
         async def send_head(message: Message) -> None:
+            """Send status and headers of an answer, and an empty body in place of its own."""
             if message["type"] == "http.response.start":
                 await send(message)
                 # ends the reply, and with it streams that would go on

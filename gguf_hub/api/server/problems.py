@@ -79,6 +79,7 @@ def _closest(branches: Mapping[Any, Sequence[_Problem]]) -> list[_Problem]:
     """Return the problems of the alternatives that were read furthest."""
 
     def end(problems: Sequence[_Problem]) -> Place:
+        """Return the place that a branch got to before its last problem."""
         indices = (tuple(p if isinstance(p, int) else 0 for p in each.place) for each in problems)
         return max(indices)
 

@@ -280,6 +280,7 @@ class Scheduler:
         parts: list[Work] = []
 
         def take(slot: Slot, sequence: TokenSequence) -> None:
+            """Add the next part of a slot's prompt, at most what the batch still takes."""
             parts.append((slot, slot.engine.next_part(sequence.generation, limit)))
 
         for slot in slots:

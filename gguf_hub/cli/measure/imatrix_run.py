@@ -108,6 +108,7 @@ class Run(contextlib.ExitStack):
             before = merge([checkpoint[0]], options["ctx_size"])
 
         def save(matrix: ImportanceMatrix, n_done: int) -> None:
+            """Write the matrix so far, with how many chunks are still to be read."""
             write_imatrix(self._output, matrix, fields_of(run, len(chunks) - n_done))
 
         own = [] if checkpoint else [str(options["text_path"])]

@@ -97,6 +97,7 @@ def _command(source: Model, pick: Pick, *, is_this: bool) -> str:
     from gguf_hub.units import format_size
 
     def size(n_bytes: int) -> str:
+        """Return bytes as one word of the shell."""
         return shlex.quote(format_size(n_bytes).replace(" ", ""))
 
     name = str(source.path or source.file.filename)

@@ -66,6 +66,7 @@ def _node(spec: dict[str, str], name: str) -> ClusterNode:
     from gguf_hub.hub.fit.rates import RUNNER
 
     def read(key: str, kind: click.ParamType) -> Any:  # type: ignore[type-arg]
+        """Convert a value of ``--node``; an error names its key."""
         try:
             return kind.convert(spec[key], None, None)
         except UsageError as error:

@@ -20,6 +20,7 @@ def main(arguments: Sequence[str]) -> int:
     stop, has_loaded = threading.Event(), threading.Event()
 
     def end() -> None:
+        """Stop serving, or leave at once while the model still loads."""
         stop.set()
         if not has_loaded.is_set():
             os._exit(0)  # loading cannot be interrupted otherwise

@@ -103,6 +103,7 @@ def _check_ranges(fields: Mapping[str, Field], hparams: HyperParameters, issues:
     """Check numbers by themselves and against each other; False when shapes cannot follow."""
 
     def problem(code: str, name: str, message: str) -> None:
+        """Report a key of the architecture, where it stands in the file."""
         key = f"{hparams.architecture}.{name}"
         issues.add(code, f"key `{key}`", message, fields[key].offset if key in fields else None)
         codes.append(code)

@@ -98,6 +98,7 @@ def _name(value: Any, location: str, issues: list[str]) -> str:
 
 def _integer(least: int, expected: str) -> Check:
     def check(value: Any, location: str, issues: list[str]) -> int:
+        """Return a whole number of 64 bits that is not too small, else 0 with an issue."""
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
             _wrong(expected, value, location, issues)
             return 0

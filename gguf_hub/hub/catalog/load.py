@@ -87,6 +87,7 @@ def _parse_yaml(text: str, path: Path, issues: list[str]) -> Any:
 
     class Loader(yaml.SafeLoader):
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            """Report keys that stand twice, of which YAML keeps the last silently."""
             names: set[str] = set()
             for key, _ in node.value:
                 name = str(key.value)

@@ -60,6 +60,7 @@ def redact_library_logs() -> None:
     make_record = logging.getLogRecordFactory()
 
     def make_clean(name: str | None, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        """Take secrets out of records of the libraries that send requests."""
         record = make_record(name, *args, **kwargs)
         return _clean(record) if name and _LIBRARY.match(name) else record
 

@@ -16,6 +16,7 @@ def main(arguments: Sequence[str] = ()) -> int:
     import hf_transfer
 
     def came(n_bytes: int) -> None:
+        """Report bytes that have come, a line each."""
         sys.stdout.write(f"{n_bytes}\n")
         sys.stdout.flush()
 

@@ -125,6 +125,7 @@ def largest_n_ctx(file: FileFacts, machine: Machine, constraints: Constraints) -
     """Return the most tokens of context with which the file stays in memory; 0 for none."""
 
     def fits(n_ctx: int) -> bool:
+        """Tell whether the file fits in memory with that context."""
         return placement_of(file, replace(constraints, n_ctx=n_ctx), machine).verdict.is_in_memory
 
     if not fits(1):

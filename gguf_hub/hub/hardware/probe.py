@@ -125,6 +125,7 @@ def read_bandwidth(n_threads: int, n_bytes: int, *, limit_s: float = MEMORY_S) -
         return None
 
     def read(part: Any) -> float:
+        """Return the seconds of its own CPU time in which a thread reads its part."""
         started = time.thread_time()
         np.bitwise_or.reduce(part)
         return time.thread_time() - started

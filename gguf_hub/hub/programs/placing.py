@@ -99,6 +99,7 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
     size_bytes = source.stat().st_size
 
     def fill(part: int) -> None:
+        """Copy the source, with progress."""
         with progress.task(f"copy {source.name}", size_bytes) as task:
             for n in copy_range(FileRange(source, 0, size_bytes), part):
                 task.advance(n)

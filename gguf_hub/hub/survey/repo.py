@@ -103,6 +103,7 @@ def read_survey(hub: HfHub, listing: RepoListing, known: Sequence[FileFacts] = (
     facts = {file.filename: file for file in known}
 
     def read(model: Sequence[RemoteFile]) -> FileFacts | GgufHubError:
+        """Return what is known of a model of the repository, or why it could not be read."""
         return facts.get(model[0].path) or _read_model(hub, listing, model, budget)
 
     with ThreadPoolExecutor(MAX_WORKERS) as threads:

@@ -102,6 +102,7 @@ def measure(model: Model, plan: Plan, progress: Progress = SILENT, *, seed: int 
     rng = np.random.default_rng(seed)
 
     def tokens(n: int) -> list[int]:
+        """Return random token ids."""
         ids: list[int] = rng.integers(model.config.n_vocab, size=n).tolist()
         return ids
 
@@ -110,9 +111,11 @@ def measure(model: Model, plan: Plan, progress: Progress = SILENT, *, seed: int 
         model.checkpoint(plan.n_depth)
 
     def prompt() -> None:
+        """Read a prompt behind what is in the context."""
         model.forward(tokens(plan.n_prompt), plan.n_depth)
 
     def generate() -> None:
+        """Read one token after the other, as generating does."""
         for i, token in enumerate(tokens(plan.n_gen)):
             model.forward([token], plan.n_depth + i)
 

@@ -216,6 +216,7 @@ def _with_cost(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(function)  # keeps the marks by which jinja passes the environment
     def wrapper(*args: Any, **kwargs: Any) -> Any:
+        """Charge the result to the template's budget."""
         return spend_on(function(*args, **kwargs))
 
     return wrapper
@@ -226,6 +227,7 @@ def _with_clock(test: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(test)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
+        """Check the time before each test."""
         look()
         return test(*args, **kwargs)
 

@@ -152,6 +152,7 @@ class Stages:
             shown = 0
 
             def show(n_bytes: int) -> None:
+                """Advance by what came since; the other machine reports totals."""
                 nonlocal shown
                 task.advance(n_bytes - shown)
                 shown = n_bytes

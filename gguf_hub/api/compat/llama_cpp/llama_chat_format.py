@@ -134,6 +134,7 @@ def chat_formatter_to_chat_completion_handler(
     """Return a handler that answers the prompts of a formatter."""
 
     def handle(*, llama: Any, messages: Any, **options: Any) -> Any:
+        """Answer a chat whose prompt the formatter writes, ending where it says."""
         chat_format = _FormatterFormat(chat_formatter)
         return llama.answer_chat(chat_format, messages, criteria=chat_format.is_end, **options)
 
@@ -274,6 +275,7 @@ def hf_tokenizer_config_to_chat_formatter(
     chat_format = TemplateFormat(tokenizer_config["chat_template"], bos_token=bos, eos_token=eos)
 
     def format_messages(messages: Any, **kwargs: Any) -> ChatFormatterResponse:
+        """Return the prompt; an open answer is an empty message of the assistant."""
         opening = [{"role": "assistant", "content": ""}] if add_generation_prompt else []
         prompt = chat_format.render([*messages, *opening], add_generation_prompt=False)
         return ChatFormatterResponse(prompt.text, [eos, bos], added_special=True)
@@ -299,6 +301,7 @@ def hf_autotokenizer_to_chat_formatter(pretrained_model_name_or_path: str) -> Ch
     tokenizer = LlamaHFTokenizer.from_pretrained(pretrained_model_name_or_path).hf_tokenizer
 
     def format_messages(messages: Any, **kwargs: Any) -> ChatFormatterResponse:
+        """Return the prompt as transformers' template writes it, special tokens included."""
         prompt = tokenizer.apply_chat_template(messages, tokenize=False)
         return ChatFormatterResponse(prompt, tokenizer.eos_token, added_special=True)
 

@@ -96,6 +96,7 @@ def _library() -> SimpleNamespace:
     )  # fmt: skip
 
     def llama_tokenize(vocab: Any, text: Any, text_len: int, *others: Any) -> int:
+        """Take the text by its address and length, as the C function does."""
         return c_model.llama_tokenize(vocab, ctypes.string_at(text, text_len), text_len, *others)
 
     return SimpleNamespace(llama_tokenize=tokenize(llama_tokenize))

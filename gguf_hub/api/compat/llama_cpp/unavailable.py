@@ -37,6 +37,7 @@ def function(name: str, reason: str = _NOTHING_BEHIND, hint: str = _HINT) -> Cal
     """Return a function that refuses to be called."""
 
     def call(*args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse whatever the arguments are."""
         refuse(name, reason, hint)
 
     call.__name__ = call.__qualname__ = name.rpartition(".")[2]

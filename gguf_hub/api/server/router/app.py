@@ -37,6 +37,7 @@ def create_router_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        """End the models' processes when the server ends."""
         yield
         await service.close()
 

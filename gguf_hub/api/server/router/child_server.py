@@ -51,6 +51,7 @@ class Parent:
         """Call ``at_end`` in a thread when the parent wants this process to end, or has ended."""
 
         def wait() -> None:
+            """Read until the parent is gone."""
             # not through Python's buffer, whose lock would hold up the end of this process
             with contextlib.suppress(OSError):
                 while os.read(self._stdin.fileno(), 1):
@@ -129,6 +130,7 @@ def serve_child(app: FastAPI, parent: Parent, n_connections: int, stop: threadin
         server = ChildServer(app, parent, listener.getsockname()[1], n_connections)
 
         def end() -> None:
+            """Let the server end its answers once told to stop."""
             stop.wait()
             server.should_exit = True
 

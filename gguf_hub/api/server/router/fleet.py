@@ -351,6 +351,7 @@ class Fleet:
         instance = Instance(model, self.settings.keep_alive_s, demand, loading)
 
         def receive(message: dict[str, Any]) -> None:
+            """Note a message of the model's process: that it lives, how far it has loaded."""
             instance.heard_time = time.monotonic()
             if "note" in message:
                 self._note(f"{model.name}: {message['note']}")

@@ -209,6 +209,7 @@ class Pulls:
         confirm = resolver.confirm
 
         def note_digests(plan: Any, fetcher: Any) -> None:
+            """Remember the SHA-256 of each file, for the progress of Ollama's clients."""
             confirm(plan, fetcher)
             for planned in plan.files:
                 if planned.file.sha256:

@@ -150,6 +150,7 @@ async def events(request: Request) -> Response:
     service = router_of(request)
 
     async def batches() -> AsyncIterator[list[Any]]:
+        """Yield events as they come, and a ping where none came for a while."""
         async for event in service.fleet.events.listen(PING_S):
             yield [event or {"model": "*", "event": "ping"}]
 

@@ -12,6 +12,7 @@ def _of_27b(n_layer: int) -> dict[str, object]:
     """Gemma's largest model scales scores by another length than that of its heads."""
 
     def scale(h: H) -> float:
+        """Return what scores are multiplied by."""
         length = h.n_embd // h.n_head if h.n_layer == n_layer else h.head_dim
         return 1 / math.sqrt(length)
 
