@@ -19,7 +19,6 @@ from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.chat import own_template
 from gguf_hub.run.generation.engine import Drafter
 from gguf_hub.run.generation.model_drafter import NO_DRAFT, DraftSettings
-from gguf_hub.run.generation.pooling import text_pooling
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.opening import LoadedModel, open_model
 from gguf_hub.run.tokenizer import Tokenizer, load_tokenizer
@@ -146,7 +145,6 @@ def _facts_of(
         "metadata": dict(_short_values(file.metadata)),
         "modified_time": path.stat().st_mtime,
         "can_infill": tokenizer is not None and tokenizer.vocab.infill_ids is not None,
-        "pooling": text_pooling(file.metadata),
     }
 
 

@@ -31,7 +31,7 @@ from gguf_hub.run.generation import (
 )
 from gguf_hub.run.generation.chat import format_of
 from gguf_hub.run.generation.marks import mark_ids
-from gguf_hub.run.generation.pooling import Pooling, pool
+from gguf_hub.run.generation.pooling import pool, text_pooling
 from gguf_hub.run.sampler import Sampler
 from gguf_hub.run.tokenizer import Tokenizer, encode_infill
 
@@ -61,7 +61,6 @@ class ModelInfo:
         metadata: What the file says of the model: numbers and short texts by their keys.
         modified_time: When the file was written, in seconds since 1970.
         can_infill: Whether its vocabulary has tokens for filling in the middle of a text.
-        pooling: How the vector of a text is made of those of its tokens.
     """
 
     name: str
@@ -79,7 +78,6 @@ class ModelInfo:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     modified_time: float = 0.0
     can_infill: bool = False
-    pooling: Pooling = Pooling.MEAN
 
 
 class Service:
@@ -380,6 +378,7 @@ class Service:
 
     async def _embed(self, texts: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
         """Return the vectors of texts that are computed together."""
+        pooling = text_pooling(self.model_info.metadata)
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in texts]
         sequences = [
@@ -392,7 +391,7 @@ class Service:
         finally:
             for sequence in sequences:
                 sequence.is_cancelled = True
-        return [pool(rows, self.model_info.pooling, normalize=True) for rows in hidden]
+        return [pool(rows, pooling, normalize=True) for rows in hidden]
 
     def end(self) -> None:
         """Fail open requests and stop computing, without waiting."""

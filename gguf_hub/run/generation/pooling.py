@@ -24,7 +24,11 @@ class Pooling(IntEnum):
 
 
 def text_pooling(metadata: Mapping[str, Any]) -> Pooling:
-    """Return how to pool where a text has one vector: the file's type, or the mean without one."""
+    """Return how to pool where a text has one vector: the file's type, or the mean without one.
+
+    Raises:
+        UnsupportedGgufError: It has a type that does not run here, e.g. a reranker's.
+    """
     return Pooling(HyperParameters(metadata).pooling_type) or Pooling.MEAN
 
 

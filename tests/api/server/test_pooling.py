@@ -75,6 +75,18 @@ def test_the_last_token_is_the_end_where_texts_have_one(server: Running, tmp_pat
         llm.close()
 
 
+def test_a_type_that_does_not_run_is_refused_where_vectors_are_asked_for(
+    server: Running, tmp_path: Path
+) -> None:
+    path = edited(server.service.model_info.path, tmp_path / "a.gguf", pooling="4")
+    with ExitStack() as stack:
+        running = Running(path, stack, {})
+        answer = running.http.post("/v1/embeddings", json={"input": TEXT})
+        assert answer.status_code == 500
+        assert "`llama.pooling_type`: expected" in answer.json()["error"]["message"]
+        assert post(running, "/v1/completions", prompt=TEXT, max_tokens=2)["choices"]
+
+
 @pytest.mark.parametrize("pooling", [0, 1, 2, 3])
 def test_langchain_pools_as_the_file_says(server: Running, tmp_path: Path, pooling: int) -> None:
     pytest.importorskip("langchain_core", reason="langchain-core is not installed")
