@@ -161,6 +161,14 @@ def test_context_beyond_training_is_a_warning(gguf_hub) -> None:
     assert "was trained" not in gguf_hub("pick", "--ram", "64GB", "--ctx", 32768, "--no-probe")[2]
 
 
+def test_no_model_is_planned_beyond_its_training_unasked(gguf_hub, tmp_path: Path) -> None:
+    write_mixtral(tmp_path / "short.gguf", SHAPE, recipe="Q4_0")
+    plan = ("--ram", "8GB", "--no-probe")
+    found = [picked(gguf_hub, tmp_path, *plan, *ctx)[1]["n_ctx"] for ctx in ((), ("--ctx", 600))]
+    assert found == [512, 600]
+    assert picked(gguf_hub, *plan)[1]["n_ctx"] == 4096
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "expected"),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gguf_hub.cli.pick.machines import DetectedMachine
     from gguf_hub.hub.fit import Constraints, EngineName, Pick
 
-MAX_N_CTX = 2**20
+MAX_N_CTX, DEFAULT_N_CTX = 2**20, 4096
 
 
 @click.command("pick")
@@ -32,9 +32,7 @@ MAX_N_CTX = 2**20
     "--ctx",
     "n_ctx",
     type=click.IntRange(1, MAX_N_CTX),
-    default=4096,
-    show_default=True,
-    help="Context size in tokens.",
+    help=f"Context size in tokens; default: {DEFAULT_N_CTX}, or the trained one where it is less.",
 )
 @click.option(
     "--kv-type",
@@ -120,6 +118,7 @@ def command(models: tuple[str, ...], **options: Any) -> int:
         token=options["token"],
         refresh=options["refresh"],
     )
+    options["n_ctx"] = options["n_ctx"] or _usual_n_ctx(candidates)
     if options["cluster"] is not None or options["nodes"]:
         return _pick_on_cluster(candidates, options)
     overrides = MachineOverrides(
@@ -150,6 +149,12 @@ def command(models: tuple[str, ...], **options: Any) -> int:
         draw(pick, options["plot"], title=candidates.repo_id, is_dark=options["dark"])
         console.note(f"\nplot written: {options['plot']}")
     return 0 if pick.chosen else 1
+
+
+def _usual_n_ctx(candidates: CandidateSet) -> int:
+    """Return the context of who names none: no model is planned beyond what it was trained on."""
+    trained = [model.file.shape.n_ctx_train for model in candidates.models]
+    return min(DEFAULT_N_CTX, max(trained, default=DEFAULT_N_CTX))
 
 
 def _pick_on_cluster(candidates: CandidateSet, options: dict[str, Any]) -> int:
