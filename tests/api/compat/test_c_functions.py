@@ -175,7 +175,7 @@ def test_vocabularies_of_encoders_say_what_they_are(tmp_path: Path) -> None:
     model = L.llama_model_load_from_file(str(path).encode(), params)
     vocab = L.llama_model_get_vocab(model)
     assert L.llama_vocab_type(vocab) == L.LLAMA_VOCAB_TYPE_WPM
-    assert (L.llama_vocab_sep(vocab), L.llama_vocab_get_add_sep(vocab)) == (2, True)
+    assert L.llama_vocab_sep(vocab) == 2
     buffer = (ctypes.c_int32 * 8)()
     n = L.llama_tokenize(vocab, b"Hello,", 6, buffer, 8, True, False)
     assert buffer[:n] == [1, 3, 4, 2]

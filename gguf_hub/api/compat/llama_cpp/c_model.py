@@ -318,11 +318,6 @@ def llama_vocab_get_add_eos(vocab: llama_vocab_p, /) -> bool:
     return bool(_vocab(vocab).add_eos)
 
 
-def llama_vocab_get_add_sep(vocab: llama_vocab_p, /) -> bool:
-    """Return whether a token stands between the two texts of a pair."""
-    return bool(_vocab(vocab).add_sep)
-
-
 # older names
 llama_n_vocab, llama_vocab_cls = llama_vocab_n_tokens, llama_vocab_bos
 llama_n_ctx_train, llama_n_embd = llama_model_n_ctx_train, llama_model_n_embd
