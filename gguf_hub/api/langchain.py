@@ -261,15 +261,14 @@ class GgufEmbeddings(_Settings, Embeddings):
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Return the vector of each text."""
-        pooling = Pooling.MEAN if self.client.pooling_type() == Pooling.NONE else Pooling.NONE
-        return [
-            pool(np.asarray(found, np.float32), pooling, self.normalize).tolist()
-            for found in self.client.embed(list(texts))
-        ]
+        return [self.embed_query(text) for text in texts]  # never all tokens' vectors at once
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of one text."""
-        return self.embed_documents([text])[0]
+        found = np.asarray(self.client.embed(text), np.float32)
+        pooling = Pooling.MEAN if self.client.pooling_type() == Pooling.NONE else Pooling.NONE
+        vector: list[float] = pool(found, pooling, self.normalize).tolist()
+        return vector
 
 
 def _openai_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:

@@ -245,10 +245,12 @@ def unsupported_kind(fields: Mapping[str, Any]) -> str:
     if model not in _KINDS:
         *kinds, last = (f"`{kind}`" for kind in _KINDS)
         return f"tokenizer `{shown(model)}`, expected {', '.join(kinds)} or {last}"
+    if model not in BYTE_PAIR:
+        return ""
     key = f"key `{PREFIX}pre`"
-    if model in BYTE_PAIR and pre and (pre == WHITESPACE) != (model == WHITESPACE):
+    if pre and (pre == WHITESPACE) != (model == WHITESPACE):
         return f"{key} is `{shown(pre)}`, which does not go with tokenizer `{model}`"
-    if model not in BYTE_PAIR or pre in PRE_TOKENIZERS:
+    if pre in PRE_TOKENIZERS:
         return ""
     return f"{key} is the unknown pre-tokenizer `{shown(pre)}`" if pre else f"missing {key}"
 

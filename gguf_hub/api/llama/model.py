@@ -19,10 +19,9 @@ from gguf_hub.api.llama.completions import Completions
 from gguf_hub.api.llama.inputs import text_bytes, token_ids
 from gguf_hub.api.llama.parts import LlamaValueError
 from gguf_hub.api.llama.signatures import like
-from gguf_hub.gguf.hparams import HyperParameters
 from gguf_hub.run.generation.answers import Answer, embeddings
 from gguf_hub.run.generation.engine import n_shared
-from gguf_hub.run.generation.pooling import Pooling, cut, pool
+from gguf_hub.run.generation.pooling import Pooling, file_pooling, pool, shorten
 
 
 class Llama(Completions):
@@ -162,7 +161,7 @@ class Llama(Completions):
                 raise LlamaValueError(
                     f"Requested tokens ({len(tokens)}) exceed context window of {self.n_ctx()}"
                 )
-            tokens = cut(tokens, self.n_ctx(), self.tokenizer_)
+            tokens = shorten(tokens, self.n_ctx(), self.tokenizer_)
             n_tokens += len(tokens)
             with self.context.lock:
                 self.context.engine.reset()
@@ -184,7 +183,7 @@ class Llama(Completions):
     def _pooling(self) -> Pooling:
         if self._pooling_type != Pooling.UNSPECIFIED:
             return Pooling(self._pooling_type)
-        return Pooling(HyperParameters(self._metadata).pooling_type)
+        return file_pooling(self._metadata)
 
     # -- properties ------------------------------------------------------------------------------
 

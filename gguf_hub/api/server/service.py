@@ -31,7 +31,7 @@ from gguf_hub.run.generation import (
 )
 from gguf_hub.run.generation.chat import format_of
 from gguf_hub.run.generation.marks import mark_ids
-from gguf_hub.run.generation.pooling import pool, text_pooling
+from gguf_hub.run.generation.pooling import Pooling, pool, text_pooling
 from gguf_hub.run.sampler import Sampler
 from gguf_hub.run.tokenizer import Tokenizer, encode_infill
 
@@ -363,22 +363,24 @@ class Service:
         """
         # as many at once as there are slots: others get their turn, and few are waiting
         n_at_once = self.model_info.n_slots
-        hidden: list[NDArray[np.float32]] = []
+        pooling = text_pooling(self.model_info.metadata)
+        vectors: list[NDArray[np.float32]] = []
         for start in range(0, len(texts), n_at_once):
             group = texts[start : start + n_at_once]
             while True:
                 try:
-                    hidden += await self._embed(group)
+                    vectors += await self._embed(group, pooling)
                     break
                 except BusyError as exc:
                     if start == 0 or isinstance(exc, UnavailableError):
                         raise
                     await asyncio.sleep(_BUSY_S)  # what is done already is not thrown away
-        return hidden
+        return vectors
 
-    async def _embed(self, texts: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
+    async def _embed(
+        self, texts: Sequence[Sequence[int]], pooling: Pooling
+    ) -> list[NDArray[np.float32]]:
         """Return the vectors of texts that are computed together."""
-        pooling = text_pooling(self.model_info.metadata)
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in texts]
         sequences = [

@@ -209,17 +209,15 @@ def _read_text(source: Path, options: dict[str, Any]) -> Text:
     from gguf_hub.gguf.shards import open_gguf
     from gguf_hub.run.allocation import Text
     from gguf_hub.run.perplexity import cut
-    from gguf_hub.run.tokenizer import load_tokenizer
+    from gguf_hub.run.tokenizer import encode_unended, load_tokenizer
 
     text = read_text(options["text_path"], "text")
     with open_gguf(source) as file:
         tokenizer = load_tokenizer(file.metadata)
         n_ctx = min(N_CTX, file.hparams.n_ctx_train)
-    tokens = tokenizer.encode(text)
-    if tokenizer.vocab.add_eos:
-        tokens.pop()  # nothing ends between two chunks
+    tokens = encode_unended(tokenizer, text)
     chunks = cut(tokens, n_ctx, options["chunks"])
-    return Text(chunks, tokenizer.bos_id if tokenizer.vocab.add_bos else None)
+    return Text(chunks, tokenizer.begin_id)
 
 
 @dataclass(frozen=True)

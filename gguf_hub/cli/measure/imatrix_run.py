@@ -112,13 +112,12 @@ class Run(contextlib.ExitStack):
             write_imatrix(self._output, matrix, fields_of(run, len(chunks) - n_done))
 
         own = [] if checkpoint else [str(options["text_path"])]
-        vocab = loaded.tokenizer.vocab
         assert isinstance(loaded.model, Transformer)  # no cluster was asked for
         measurement = measure(
             loaded.model,
             loaded.file,
             chunks,
-            bos_id=vocab.bos_id if vocab.add_bos else None,
+            bos_id=loaded.tokenizer.begin_id,
             before=before,
             datasets=[*before.datasets, *own],
             n_done=len(chunks) - n_left,
@@ -160,11 +159,10 @@ class Run(contextlib.ExitStack):
 
     def _chunks(self, loaded: LoadedModel, text: str) -> Chunks:
         from gguf_hub.run.perplexity import cut
+        from gguf_hub.run.tokenizer import encode_unended
 
         options, tokenizer = self._options, loaded.tokenizer
-        tokens = tokenizer.encode(text, parse_special=options["parse_special"])
-        if tokenizer.vocab.add_eos:
-            tokens.pop()  # nothing ends between two chunks
+        tokens = encode_unended(tokenizer, text, parse_special=options["parse_special"])
         skipped = options["from_chunk"] * options["ctx_size"]
         if skipped and len(tokens) < skipped + 2 * options["ctx_size"]:
             raise UsageError(

@@ -105,8 +105,7 @@ class Measuring(contextlib.ExitStack):
             console.warn(
                 f"chunks of {n_ctx:,} tokens: `{path.name}` was trained on {n_ctx_train:,}"
             )
-        bos_id = tokenizer.bos_id if tokenizer.vocab.add_bos else None
-        return ModelSource(model, model.config.n_vocab, bos_id), tokenizer
+        return ModelSource(model, model.config.n_vocab, tokenizer.begin_id), tokenizer
 
     def _load_base(self, tokenizer: Tokenizer, n_ctx: int) -> ModelSource:
         argument = self._options["base"]
@@ -117,11 +116,10 @@ class Measuring(contextlib.ExitStack):
 
     def _chunks(self, tokenizer: Tokenizer, n_ctx: int, n_chunks: int | None = None) -> Chunks:
         from gguf_hub.run.perplexity import cut
+        from gguf_hub.run.tokenizer import encode_unended
 
         max_chunks = self._options["chunks"]
-        tokens = tokenizer.encode(self._text)
-        if tokenizer.vocab.add_eos:
-            tokens.pop()  # nothing ends between two chunks
+        tokens = encode_unended(tokenizer, self._text)
         return cut(tokens, n_ctx, n_chunks or (max_chunks if max_chunks >= 0 else None))
 
     def _open_logits(self) -> LogitsReader:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gguf_hub.cli import console
+from gguf_hub.cli.models import DEFAULT_N_CTX
 from gguf_hub.cli.options import SIZE, catalog_option, json_option, offline_option
 from gguf_hub.cli.pick.machines import DISK, RATE
 from gguf_hub.cli.pick.pick_cluster import Node
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from gguf_hub.cli.pick.machines import DetectedMachine
     from gguf_hub.hub.fit import Constraints, EngineName, Pick
 
-MAX_N_CTX, DEFAULT_N_CTX = 2**20, 4096
+MAX_N_CTX = 2**20
 
 
 @click.command("pick")

@@ -23,16 +23,21 @@ class Pooling(IntEnum):
     LAST = 3
 
 
-def text_pooling(metadata: Mapping[str, Any]) -> Pooling:
-    """Return how to pool where a text has one vector: the file's type, or the mean without one.
+def file_pooling(metadata: Mapping[str, Any]) -> Pooling:
+    """Return how a model's file asks to pool; ``NONE`` where it does not.
 
     Raises:
         UnsupportedGgufError: It has a type that does not run here, e.g. a reranker's.
     """
-    return Pooling(HyperParameters(metadata).pooling_type) or Pooling.MEAN
+    return Pooling(HyperParameters(metadata).pooling_type)
 
 
-def cut(tokens: Sequence[int], n_tokens: int, tokenizer: Tokenizer) -> list[int]:
+def text_pooling(metadata: Mapping[str, Any]) -> Pooling:
+    """Return how to pool where a text has one vector: as ``file_pooling``, or the mean."""
+    return file_pooling(metadata) or Pooling.MEAN
+
+
+def shorten(tokens: Sequence[int], n_tokens: int, tokenizer: Tokenizer) -> list[int]:
     """Return the first tokens of a text; what ends every text stays at its end."""
     if len(tokens) <= n_tokens or tokenizer.end_id is None:
         return list(tokens[:n_tokens])

@@ -30,6 +30,7 @@ __all__ = [
     "Vocab",
     "WpmTokenizer",
     "encode_infill",
+    "encode_unended",
     "load_tokenizer",
     "read_vocab",
 ]
@@ -39,6 +40,12 @@ _TOKENIZERS: Mapping[str, Callable[[Vocab], Tokenizer]] = {
     WPM: WpmTokenizer,
     UGM: UgmTokenizer,
 }
+
+
+def encode_unended(tokenizer: Tokenizer, text: str, *, parse_special: bool = False) -> list[int]:
+    """Return the ids of a text that goes on: as ``encode``, without what ends every text."""
+    ids = tokenizer.encode(text, parse_special=parse_special)
+    return ids if tokenizer.end_id is None else ids[:-1]
 
 
 def load_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:

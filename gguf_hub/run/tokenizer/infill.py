@@ -24,7 +24,7 @@ def encode_infill(tokenizer: Tokenizer, prefix: str, suffix: str) -> list[int]:
             hint="leave it out, or use a model that was trained to fill in",
         )
     before, after, middle = vocab.infill_ids
-    begin = [vocab.bos_id] if vocab.add_bos and vocab.bos_id is not None else []
+    begin = [] if tokenizer.begin_id is None else [tokenizer.begin_id]
     joint = tokenizer.encode(_JOINT, add_bos=False)
     rest = tokenizer.encode(_JOINT + suffix, add_bos=False)[len(joint) :]
     return [*begin, before, *tokenizer.encode(prefix, add_bos=False), after, *rest, middle]

@@ -40,6 +40,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def begin_id(self) -> int | None:
+        """Id that ``encode`` begins every text with; None for none."""
+        ...
+
+    @property
     def end_id(self) -> int | None:
         """Id that ``encode`` ends every text with; None for none."""
         ...

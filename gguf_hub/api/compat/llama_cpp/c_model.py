@@ -391,10 +391,9 @@ def llama_detokenize(
 ) -> int:
     """Write the text of tokens; return its bytes, or minus that where they do not fit."""
     tokenizer, ids = find(Vocabulary, vocab).tokenizer, [tokens[i] for i in range(number(n_tokens))]
-    first, vocab_ = ids[:1], tokenizer.vocab
+    first = ids[:1]
     if remove_special:  # what encoding would have put there
-        bos = tokenizer.bos_id if vocab_.add_bos else None
-        ids = list(_without_ends(ids, bos, tokenizer.eos_id if vocab_.add_eos else None))
+        ids = list(_without_ends(ids, tokenizer.begin_id, tokenizer.end_id))
     pieces = [tokenizer.token_bytes(i, bool(unparse_special)) for i in ids]
     if ids[:1] == first and pieces:  # a blank after a begin token is kept, as in llama.cpp
         pieces[0] = tokenizer.strip_prefix(pieces[0])

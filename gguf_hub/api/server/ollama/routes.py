@@ -32,7 +32,7 @@ from gguf_hub.api.server.service import Service
 from gguf_hub.errors import ContextFullError, UsageError
 from gguf_hub.run.generation import Generation
 from gguf_hub.run.generation.chat import ChatPlan, schema_of
-from gguf_hub.run.generation.pooling import cut
+from gguf_hub.run.generation.pooling import shorten
 from gguf_hub.run.generation.stops import stop_list
 
 router = APIRouter(prefix="/api", tags=["Ollama"])
@@ -202,7 +202,7 @@ def _encode(service: Service, text: str, *, truncate: bool) -> list[int]:
     n_ctx = service.model_info.n_ctx
     while service.tokenizer.least_tokens(len(text)) > n_ctx:
         text = text[: len(text) // 2]
-    return cut(service.tokenizer.encode(text, parse_special=True), n_ctx, service.tokenizer)
+    return shorten(service.tokenizer.encode(text, parse_special=True), n_ctx, service.tokenizer)
 
 
 # -- what a server of one model does not do -------------------------------------------------------
