@@ -44,6 +44,10 @@ settings.load_profile("project")
 # shells start background jobs with Ctrl-C ignored, and programs that tests start would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# threads of Mesa's GPU in software crash now and then (gfx-rs/wgpu#3250), and the cores are taken
+# by tests anyway
+os.environ.setdefault("LP_NUM_THREADS", "0")
+
 
 @pytest.fixture(scope="session")
 def data() -> Path:
