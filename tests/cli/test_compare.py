@@ -11,6 +11,8 @@ import pytest
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import FileType
 from gguf_hub.gguf.writer import write_gguf
+from gguf_hub.run.kernels.build.build import KernelBuilder
+from gguf_hub.run.opening import load_model
 from gguf_hub.run.quants.quantize import quantize_file
 from tests.synth import TINY, write_mixtral
 
@@ -54,6 +56,20 @@ def test_quants_are_compared_with_the_first(models: list[Path], text: Path, gguf
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()[2:]] == ["base", "Q8_0", "Q4_0"]
     assert "tokens scored in" in err
+
+
+def test_no_kernel_is_compiled_while_the_clock_runs(
+    models: list[Path], text: Path, gguf_hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builders: list[KernelBuilder] = []
+
+    def load(*args, builder: KernelBuilder, **options):
+        builders.append(builder)
+        return load_model(*args, builder=builder, **options)
+
+    monkeypatch.setattr("gguf_hub.run.opening.load_model", load)
+    assert gguf_hub("compare", *models[:2], "-f", text, "-c", 16, "-t", 1)[0] == 0
+    assert [builder.is_staged for builder in builders] == [False, False]
 
 
 def test_a_model_of_another_vocabulary_is_named(

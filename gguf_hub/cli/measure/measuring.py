@@ -90,13 +90,17 @@ class Measuring(contextlib.ExitStack):
     def _load(self, argument: str, n_ctx: int) -> tuple[ModelSource, Tokenizer]:
         from gguf_hub.cli.run.opening import model_settings
         from gguf_hub.cli.source import fetch_argument
+        from gguf_hub.run.kernels.build.build import KernelBuilder
         from gguf_hub.run.opening import open_model
         from gguf_hub.run.perplexity import ModelSource
 
         options = self._options
         path = fetch_argument(argument, options, self._progress)
         settings = model_settings(options, path, self._progress, n_ctx=n_ctx, n_logits=None)
-        loaded = self.enter_context(open_model(path, settings, progress=self._progress))
+        builder = KernelBuilder()  # all kernels are compiled before the clock runs
+        loaded = self.enter_context(
+            open_model(path, settings, builder=builder, progress=self._progress)
+        )
         model, tokenizer = loaded.model, loaded.tokenizer
         self._inputs += [part.path for part in loaded.file.files]
         self.files.append(loaded.file)
