@@ -131,6 +131,7 @@ class Architecture:
         needs: Vectors of a layer that must be there, after ``blk.N.``.
         may_have: Vectors that may be there, beside ``BIASES``.
         has_fused_gate: ``ffn_up`` holds the gate's rows before its own.
+        n_ff_divisor: ``feed_forward_length`` is so many times a network's width.
         has_whole_norms: The norms of q and k are over all heads at once, not over each.
         has_norms_after_rope: They come after the rotation.
         has_plain_norms: Rotated heads of q and k are normed without weights.
@@ -172,6 +173,7 @@ class Architecture:
     needs: tuple[str, ...] = NORMS
     may_have: tuple[str, ...] = ()
     has_fused_gate: bool = False
+    n_ff_divisor: int = 1
     has_whole_norms: bool = False
     has_norms_after_rope: bool = False
     has_plain_norms: bool = False

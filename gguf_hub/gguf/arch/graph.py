@@ -151,7 +151,8 @@ class Graph:
         has_plain_norms = arch.has_plain_norms and h.n_expert != arch.n_expert_unnormed
         length = self._window if is_windowed else 0
         is_chunk = bool(arch.windows and arch.windows.is_chunked)
-        n_head_kv, n_ff = self._number(H.n_head_kv, i), self._number(H.n_ff, i)
+        n_head_kv = self._number(H.n_head_kv, i)
+        n_ff = self._number(H.n_ff, i) // arch.n_ff_divisor
         state = self._states.of_layer(i, n_head_kv, n_ff)
         has_ffn = not arch.is_one_part or n_ff > 0
         if state or (arch.is_one_part and has_ffn):

@@ -123,7 +123,7 @@ def read_config(graph: Graph) -> ModelConfig:
         n_head=hparams.n_head,
         n_head_kv=hparams.n_head_kv,
         head_dim=hparams.head_dim,
-        n_ff=hparams.n_ff,
+        n_ff=hparams.n_ff // arch.n_ff_divisor,
         n_expert=hparams.n_expert,
         n_expert_used=hparams.n_expert_used,
         n_ff_exp=graph.n_ff_exp,
