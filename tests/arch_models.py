@@ -32,7 +32,7 @@ KEPT = slice(None, None, 2)
 SHAPES = {
     name: shape
     for line in """
-        token_embd output|D,V
+        token_embd output|D,V  output.bias|V
         rope_freqs rope_factors_long rope_factors_short|R
         per_layer_token_embd|PL,V  per_layer_model_proj|D,PL  per_layer_proj_norm|P
         inp_gate|D,P  proj|P,D  layer_output_scale|1
@@ -133,13 +133,13 @@ def tensor_specs(recipe: Recipe) -> list[TensorSpec]:
 def sizes(recipe: Recipe, layer: int) -> dict[str, int]:
     """Return what the symbols of shapes mean in a layer.
 
-    ``D`` n_embd, ``V`` n_vocab, ``H`` heads, ``d`` length of keys, ``e`` of values, ``Q`` and
-    ``O`` all heads', ``KV`` all keys', ``N`` part of a key without positions, ``R`` pairs that are
-    rotated, ``LQ`` and ``LK`` ranks of latents, ``F``, ``X``, ``Y`` widths of feed-forward, expert
-    and shared expert, ``HF`` half of the first, ``E`` experts, ``M`` width of what they read,
-    ``P`` width of per-layer embeddings; of state-space layers ``I`` inner width, ``S`` state,
-    ``G`` groups, ``T`` heads, ``J`` width of a group, ``C`` channels of the convolution, ``CK`` its
-    length; ``CC`` length of a short convolution.
+    ``D`` n_embd, ``V`` n_vocab, ``H`` heads, ``HK`` those of keys, ``d`` length of keys, ``e`` of
+    values, ``Q`` and ``O`` all heads', ``KV`` all keys', ``N`` part of a key without positions,
+    ``R`` pairs that are rotated, ``LQ`` and ``LK`` ranks of latents, ``F``, ``X``, ``Y`` widths of
+    feed-forward, expert and shared expert, ``HF`` half of the first, ``E`` experts, ``M`` width of
+    what they read, ``P`` width of per-layer embeddings; of state-space layers ``I`` inner width,
+    ``S`` state, ``G`` groups, ``T`` heads, ``J`` width of a group, ``C`` channels of the
+    convolution, ``CK`` its length; ``CC`` length of a short convolution.
     """
     keys = keys_of(recipe)
 
@@ -156,7 +156,8 @@ def sizes(recipe: Recipe, layer: int) -> dict[str, int]:
     x = key("expert_feed_forward_length", key("feed_forward_length"))
     inner, state, groups = (key(f"ssm.{n}") for n in ("inner_size", "state_size", "group_count"))
     return {
-        "1": 1, "D": N_EMBD, "V": N_VOCAB, "H": h, "d": d, "e": e, "Q": h * d,
+        "1": 1, "D": N_EMBD, "V": N_VOCAB, "H": h, "HK": key("attention.head_count_kv"),
+        "d": d, "e": e, "Q": h * d,
         "O": h * e, "KV": kv, "QKV": h * d + 2 * kv, "N": d - rotated, "R": rotated // 2,
         "NE": h * (d - rotated + e), "LQ": key("attention.q_lora_rank"),
         "LK": key("attention.kv_lora_rank"), "LR": key("attention.kv_lora_rank") + rotated,

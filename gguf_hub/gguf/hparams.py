@@ -325,6 +325,7 @@ class GraphHyperParameters(CacheHyperParameters):
     attention_scale = Number("attention.scale", 0.0)
     logit_scale = Number("logit_scale", 0.0)
     temperature_scale = Number("attention.temperature_scale", 0.0)
+    parallel_residual = Flag("use_parallel_residual", False)
     rope_finetuned = Flag("rope.scaling.finetuned", True)
     rope_alpha = Number("rope.scaling.alpha", 0.0, least=0)
     rope_freq_base_swa = Number("rope.freq_base_swa", lambda h: h.rope_freq_base, above=1)

@@ -16,8 +16,9 @@ from gguf_hub.gguf.memory.states import StateKind
 
 H = GraphHyperParameters
 
-Activation = Literal["silu", "gelu", "relu2", "swiglu_oai"]
-"""SwiGLU, GeGLU with the tanh form, squared ReLU without a gate, gpt-oss' clamped SwiGLU."""
+Activation = Literal["silu", "gelu", "swiglu_oai", "relu2", "plain_gelu", "xielu"]
+"""SwiGLU, GeGLU with the tanh form, gpt-oss' clamped SwiGLU; and without a gate squared ReLU, GELU
+with the tanh form, xIELU."""
 
 BIASES = ("attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias", "ffn_gate.bias",
           "ffn_up.bias", "ffn_down.bias")  # fmt: skip
@@ -124,6 +125,7 @@ class Architecture:
             are multiplied with its sigmoid.
         is_one_part: A layer is attention, a state or a feed-forward network, not two of these.
         output_norm: What stands before the head.
+        has_head_bias: The head has a bias.
         rope_skip: Every so many layers one has no rotation; 0 for none.
         halves_with_sections: The halves of a head are rotated instead of neighbours where the file
             has sections of positions, as of models that see.
@@ -133,6 +135,7 @@ class Architecture:
         has_fused_gate: ``ffn_up`` holds the gate's rows before its own.
         n_ff_divisor: ``feed_forward_length`` is so many times a network's width.
         has_whole_norms: The norms of q and k are over all heads at once, not over each.
+        has_own_norms: They have weights of their own for each head; of layer norms alone.
         has_norms_after_rope: They come after the rotation.
         has_plain_norms: Rotated heads of q and k are normed without weights.
         n_expert_unnormed: But not where there are so many experts.
@@ -146,7 +149,8 @@ class Architecture:
         has_layer_norm: The norms are layer norms, not RMS norms.
         post_attention_norm_is_before_ffn: ``post_attention_norm`` is the norm before the
             feed-forward network, not one after attention.
-        is_parallel: The feed-forward network reads what attention reads.
+        is_parallel: The feed-forward network reads what attention reads, or another norm of it,
+            unless a key or a norm before the network tells otherwise (``Graph.is_parallel``).
         activation: Of the feed-forward network.
         scales_embeddings: Embeddings are multiplied by the root of their length.
         divides_logits: Logits are divided by ``logit_scale``, not multiplied.
@@ -167,6 +171,7 @@ class Architecture:
     has_query_gates: bool = False
     is_one_part: bool = False
     output_norm: str = "output_norm"
+    has_head_bias: bool = False
     rope_skip: int = 0
     halves_with_sections: bool = False
     rope_windows_only: bool = False
@@ -175,6 +180,7 @@ class Architecture:
     has_fused_gate: bool = False
     n_ff_divisor: int = 1
     has_whole_norms: bool = False
+    has_own_norms: bool = False
     has_norms_after_rope: bool = False
     has_plain_norms: bool = False
     n_expert_unnormed: int | None = None
@@ -201,4 +207,4 @@ class Architecture:
     @property
     def is_gated(self) -> bool:
         """Whether the feed-forward network has a gate beside ``up``."""
-        return self.activation != "relu2"
+        return self.activation not in ("relu2", "plain_gelu", "xielu")

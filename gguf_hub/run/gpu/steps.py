@@ -117,7 +117,7 @@ STEPS: dict[str, Callable[[Step], list[Operation]]] = {
     "rms_norm": _by_row(lambda at: at["per_row"], 1),
     "group_norm": _by_row(lambda at: at["n_group"], 1),
     "l2_norm": _by_row(lambda at: at["per_row"], 1),
-    "layer_norm": _by_row(lambda at: 1, 1),
+    "layer_norm": _by_row(lambda at: at["per_row"], 1),
     "add_bias": _by_row(_width, _THREADS),
     "add_expert_bias": _by_row(_width, _THREADS),
     "scale_by_expert": _by_row(_width, _THREADS),
@@ -143,6 +143,7 @@ STEPS: dict[str, Callable[[Step], list[Operation]]] = {
     "gelu_mul": _by_row(_width, _THREADS),
     "swiglu_oai": _by_row(_width, _THREADS),
     "relu2": _by_row(_width, _THREADS),
+    "gelu": _by_row(_width, _THREADS),
     "combine": _by_row(_width, _THREADS),
 }
 """Step -> the operations that do it, in order."""

@@ -37,7 +37,7 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWr
         if layers:
             self._rope_tables()
         stream = Stream(at.residual, at.attn_out)
-        is_parallel = self._config.arch.is_parallel  # all tokens of the last layer go on, too
+        is_parallel = self._config.is_parallel  # all tokens of the last layer go on, too
         for i, (layer, own) in enumerate(zip(layers, at.layers, strict=True)):
             self._layer = stage.first + i
             vectors = self._place(layer.vectors, own.vectors)
@@ -128,6 +128,7 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWr
         )
         self._quantize(at.hidden, [output], stream.count)
         self._matmul(output, at.hidden, at.logits, count=stream.count, is_last=True)
+        self._bias(vectors, "output", at.logits, c.n_vocab, stream.count)
         if c.logit_scale != 1:
             self._add("scale_rows", x=at.logits, width=c.n_vocab,
                       factor=self._scalar(c.logit_scale), count=stream.count)  # fmt: skip

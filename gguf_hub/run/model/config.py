@@ -58,6 +58,7 @@ class ModelConfig(ModelSizes):
         rope_of_windows: Rotations in layers with windows, if they are others.
         score_log_multiplier: Of latent attention: how much of YaRN's factor scores have.
         router: Of the experts.
+        is_parallel: Whether feed-forward networks read what attention reads, or a norm of it.
         temperature: Of queries at far positions, if it is not 1.
         embedding_scale: Factor of the embeddings.
         residual_scale: Factor of what is added to the residual stream.
@@ -76,6 +77,7 @@ class ModelConfig(ModelSizes):
     rope_of_windows: RopeConfig | None = None
     score_log_multiplier: float = 0.0
     router: RouterConfig = RouterConfig()
+    is_parallel: bool = False
     temperature: Temperature | None = None
     embedding_scale: float = 1.0
     residual_scale: float = 1.0

@@ -10,8 +10,8 @@ from gguf_hub.gguf.memory.layout import Activations, LayerOffsets
 from gguf_hub.run.model.steps import StepWriter, Stream
 from gguf_hub.run.model.weights import Experts, Layer, Matrix
 
-_ACTIVATIONS = {"silu": "silu_mul", "gelu": "gelu_mul", "relu2": "relu2",
-                "swiglu_oai": "swiglu_oai"}  # fmt: skip
+_ACTIVATIONS = {"silu": "silu_mul", "gelu": "gelu_mul", "swiglu_oai": "swiglu_oai",
+                "relu2": "relu2", "plain_gelu": "gelu"}  # fmt: skip
 _FUNCTIONS = {"chosen": 0, "softmax": 1, "sigmoid": 2}
 """Numbers of ``top_k_gate``; 3 is ``sigmoid``, chosen by logits."""
 
@@ -27,7 +27,7 @@ class FeedForwardWriter(StepWriter):
         if layer.experts and arch.has_dense_beside:
             self._side_by_side(layer, own, vectors, stream)
             return
-        if not arch.is_parallel:
+        if not self._config.is_parallel:
             is_other = arch.post_attention_norm_is_before_ffn
             name = "post_attention_norm.weight" if is_other else "ffn_norm.weight"
             name = "attn_norm.weight" if arch.is_one_part else name
@@ -87,7 +87,7 @@ class FeedForwardWriter(StepWriter):
     def _activate(self, gate: Activations, up: int, readers: list[Matrix], count: int) -> None:
         """Compute the activation over the gate's rows, quantised for what reads them."""
         kernel = _ACTIVATIONS[self._config.arch.activation]
-        if kernel == "relu2":
+        if not self._config.arch.is_gated:
             self._add(kernel, gate=gate.x, width=gate.width, count=count)
         else:
             self._add(kernel, gate=gate.x, up=up, width=gate.width, count=count)

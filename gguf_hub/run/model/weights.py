@@ -211,7 +211,11 @@ def read_model(file: Gguf) -> tuple[ModelConfig, Weights]:
     """
     _check_runnable(file)  # first: no more layers than tensors are looked at
     graph = read_graph(file.hparams)
-    config = replace(read_config(graph), n_ff_shexp=shared_width(file.tensors))
+    config = replace(
+        read_config(graph),
+        n_ff_shexp=shared_width(file.tensors),
+        is_parallel=graph.is_parallel(file.tensors),
+    )
     return config, _WeightReader(file, graph, config).read()
 
 
@@ -339,7 +343,7 @@ class _WeightReader:
         """Add what layer norms without a bias add, and what norms without weights multiply by."""
         arch = self._config.arch
         if arch.has_layer_norm:
-            for name in [name for name in vectors if name.endswith("_norm.weight")]:
+            for name in [name for name in vectors if "norm" in name and name.endswith(".weight")]:
                 zeros = np.zeros_like(vectors[name])
                 vectors.setdefault(name.replace(".weight", ".bias"), zeros)
         if arch.has_plain_norms or arch.has_value_norms:

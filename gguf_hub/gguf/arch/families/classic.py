@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gguf_hub.gguf.arch.architecture import HEAD_NORMS, NORMS, Architecture, H
 
 _BIASED_NORMS = (*NORMS, "attn_norm.bias", "ffn_norm.bias")
@@ -18,4 +20,52 @@ OPENELM = Architecture(
     "openelm",
     needs=(*NORMS, *HEAD_NORMS),
     varies={H.n_head.name: 1, H.n_head_kv.name: 1, H.n_ff.name: 1},
+)
+
+GPTNEOX = Architecture(
+    "gptneox",
+    needs=_BIASED_NORMS,
+    has_layer_norm=True,
+    activation="plain_gelu",
+    requires=(H.parallel_residual.name,),
+    reads=(H.parallel_residual.name,),
+)
+STARCODER2 = Architecture(
+    "starcoder2", needs=_BIASED_NORMS, has_layer_norm=True, activation="plain_gelu"
+)
+CODESHELL = replace(STARCODER2, name="codeshell")
+FALCON = Architecture(
+    "falcon",
+    needs=("attn_norm.weight", "attn_norm.bias"),
+    may_have=("attn_norm_2.weight", "attn_norm_2.bias"),
+    has_layer_norm=True,
+    is_parallel=True,
+    activation="plain_gelu",
+)
+PHI2 = Architecture(
+    "phi2",
+    needs=("attn_norm.weight", "attn_norm.bias"),
+    has_layer_norm=True,
+    has_head_bias=True,
+    is_parallel=True,
+    activation="plain_gelu",
+)
+STABLELM = Architecture(
+    "stablelm",
+    needs=("attn_norm.weight", "attn_norm.bias"),
+    may_have=("ffn_norm.weight", "ffn_norm.bias", *HEAD_NORMS),
+    has_layer_norm=True,
+    has_own_norms=True,
+    is_parallel=True,
+    ignores=(H.parallel_residual.name,),  # converters set it whatever the model
+)
+COMMAND_R = Architecture(
+    "command-r",
+    rope="norm",
+    needs=("attn_norm.weight",),
+    may_have=HEAD_NORMS,
+    has_layer_norm=True,
+    has_own_norms=True,
+    is_parallel=True,
+    reads=(H.logit_scale.name,),
 )

@@ -57,6 +57,7 @@ _OUTPUTS: dict[str, dict[str, str]] = {
     "gelu_mul": _ACTIVATION,
     "swiglu_oai": _ACTIVATION,
     "relu2": _ACTIVATION,
+    "gelu": _ACTIVATION,
     "combine": {"x": "written"},
     "read_bytes": {"results": "written"},
 }  # fmt: skip

@@ -62,8 +62,11 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     # in place: the same of groups with gains of their own; parts divided by their lengths
     "group_norm": ("x", "gain", "width", "n_group", "epsilon", "count"),
     "l2_norm": ("x", "stride", "width", "per_row", "epsilon", "count"),
-    # each row less its mean, divided by its standard deviation, times the gain, plus the bias
-    "layer_norm": ("x", "gain", "bias", "width", "epsilon", "y", "count"),
+    # each part of a row less its mean, divided by its standard deviation, times the gain, plus the
+    # bias; those of parts are a step apart
+    "layer_norm": (
+        "x", "gain", "bias", "width", "epsilon", "y", "count", "per_row", "step",
+    ),
     # y[t] += bias; y[pair] += the bias of its expert
     "add_bias": ("y", "bias", "width", "count"),
     "add_expert_bias": ("y", "biases", "width", "n_expert", "expert_ids", "count"),
@@ -141,11 +144,12 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "encode_weighted": (
         "first", "rows", "row_bytes", "n_in", "x", "x_stride", "scratch", "importance",
     ),
-    # SwiGLU, GEGLU, gpt-oss's clamped SwiGLU and squared ReLU, written over gate
+    # SwiGLU, GEGLU, gpt-oss's clamped SwiGLU, squared ReLU and GELU, written over gate
     "silu_mul": ("gate", "up", "width", "count"),
     "gelu_mul": ("gate", "up", "width", "count"),
     "swiglu_oai": ("gate", "up", "width", "count"),
     "relu2": ("gate", "width", "count"),
+    "gelu": ("gate", "width", "count"),
     # x[t] (+)= sum over its pairs of (weight *) y[pair]
     "combine": ("y", "weights", "n_expert_used", "width", "x", "count", "is_added", "is_weighted"),
     # read bytes of the file and do nothing with them: how fast memory is
