@@ -17,10 +17,18 @@ GELU_LAYER = f"{ATTN} {QKV_BIASES} attn_output.bias {NORM_BIASES} ffn_norm {PLAI
 GPTNEOX = f"{FUSED} attn_qkv.bias attn_output.bias {NORM_BIASES} ffn_norm {PLAIN_FFN} {FFN_BIASES}"
 TIED = "output_norm"
 BIASED_HEAD = f"{HEAD} output_norm.bias"
+NO_ROPE: dict[str, None] = {"rope.freq_base": None, "rope.dimension_count": None}
 EPS = {"attention.layer_norm_rms_epsilon": None, "attention.layer_norm_epsilon": 1e-3}
 
 CLASSIC: dict[str, Recipe] = {
+    "apertus": Recipe(
+        "apertus", [f"{ATTN} attn_q_norm attn_k_norm ffn_norm {PLAIN_FFN}"] * 3,
+        {"xielu.alpha_n": [0.2, 0.6, -0.4], "xielu.alpha_p": [0.7, -0.5, 1.1],
+         "xielu.beta": [0.5, 0.4, 0.6], "xielu.eps": [-0.4, -0.2, -0.3]},
+        f"{HEAD} rope_freqs"),
     "arcee": Recipe("arcee", [f"{ATTN} ffn_norm {PLAIN_FFN}"] * 3, other=f"{HEAD} rope_freqs"),
+    "bitnet": Recipe(
+        "bitnet", [f"{DENSE} attn_sub_norm ffn_sub_norm"] * 3, other=TIED),
     "chatglm": Recipe(
         "chatglm", [f"{FUSED} attn_qkv.bias ffn_norm ffn_up:D,2F ffn_down"] * 3,
         {"rope.dimension_count": 8}),
@@ -36,6 +44,9 @@ CLASSIC: dict[str, Recipe] = {
         "falcon",
         [f"{FUSED} attn_norm.bias attn_norm_2 attn_norm_2.bias {PLAIN_FFN}"] * 3,
         EPS, f"{TIED} output_norm.bias"),
+    "gpt2": Recipe(
+        "gpt2", [GPTNEOX] * 3, {**EPS, "attention.head_count_kv": 4, **NO_ROPE},
+        f"{TIED} output_norm.bias position_embd"),
     "gptneox": Recipe(
         "gptneox", [GPTNEOX] * 3,
         {**EPS, "attention.head_count_kv": 4, "rope.dimension_count": 4,
@@ -44,6 +55,9 @@ CLASSIC: dict[str, Recipe] = {
         "gptneox", [GPTNEOX] * 3,
         {**EPS, "attention.head_count_kv": 4, "use_parallel_residual": False}, BIASED_HEAD),
     "internlm2": Recipe("internlm2", [DENSE] * 3),
+    "olmo": Recipe(
+        "olmo", [f"attn_q attn_k attn_v attn_output {FFN}"] * 3,
+        {**EPS, "attention.clamp_kqv": 0.9}, "output"),
     "openelm": Recipe(  # layers have ever more heads and wider networks
         "openelm",
         [f"{FUSED} attn_q_norm attn_k_norm ffn_norm {FFN}"] * 3,
@@ -68,6 +82,9 @@ CLASSIC: dict[str, Recipe] = {
         "stablelm", [f"{ATTN} attn_norm.bias {OWN_NORMS} {FFN}"] * 3,
         {**EPS, "rope.dimension_count": 4, "use_parallel_residual": True}, BIASED_HEAD,
         unused="use_parallel_residual"),
+    "starcoder": Recipe(
+        "starcoder", [GPTNEOX] * 3, {**EPS, "attention.head_count_kv": 1, **NO_ROPE},
+        f"{BIASED_HEAD} position_embd"),
     "starcoder2": Recipe(
         "starcoder2", [GELU_LAYER] * 3, EPS, f"{TIED} output_norm.bias"),
     "xverse": Recipe("xverse", [DENSE] * 3),

@@ -32,16 +32,16 @@ KEPT = slice(None, None, 2)
 SHAPES = {
     name: shape
     for line in """
-        token_embd output|D,V  output.bias|V
+        token_embd output|D,V  output.bias|V  position_embd|D,CTX
         rope_freqs rope_factors_long rope_factors_short|R
         per_layer_token_embd|PL,V  per_layer_model_proj|D,PL  per_layer_proj_norm|P
         inp_gate|D,P  proj|P,D  layer_output_scale|1
         attn_q|D,Q  attn_k|D,KV  attn_v|D,KV  attn_qkv|D,QKV  attn_output|O,D
         attn_q.bias|Q  attn_k.bias attn_v.bias|KV  attn_qkv.bias|QKV
-        attn_q_norm attn_k_norm|d  attn_sinks|H
+        attn_q_norm attn_k_norm|d  attn_sinks|H  attn_sub_norm|Q
         attn_q_a|D,LQ  attn_q_a_norm|LQ  attn_q_b|LQ,Q  attn_kv_a_mqa|D,LR  attn_kv_a_norm|LK
         attn_k_b|N,LK,H  attn_v_b|LK,e,H  attn_kv_b|LK,NE
-        ffn_gate ffn_up|D,F  ffn_down|F,D  ffn_gate.bias ffn_up.bias|F
+        ffn_gate ffn_up|D,F  ffn_down|F,D  ffn_gate.bias ffn_up.bias ffn_sub_norm|F
         ffn_gate_inp|D,E  ffn_gate_inp.bias exp_probs_b.bias ffn_down_exps.scale|E
         ffn_gate_exps ffn_up_exps|M,X,E  ffn_down_exps|X,M,E  ffn_gate_up_exps|M,2X,E
         ffn_latent_down|D,M  ffn_latent_up|M,D
@@ -82,7 +82,10 @@ def write_arch_model(
     merged = {**keys_of(recipe), **(keys or {})}
     fields = {
         "general.architecture": Field.of(recipe.arch),
-        **{f"{recipe.arch}.{key}": _field(value) for key, value in merged.items()},
+        **{
+            key if key.startswith("xielu.") else f"{recipe.arch}.{key}": _field(value)
+            for key, value in merged.items()
+        },
         **{key: Field.of(value) for key, value in (vocabulary or _NO_VOCABULARY).items()},
     }  # fmt: skip
     plan = plan_file(fields, tensors(tensor_specs(recipe)))
@@ -139,7 +142,8 @@ def sizes(recipe: Recipe, layer: int) -> dict[str, int]:
     feed-forward, expert and shared expert, ``HF`` half of the first, ``E`` experts, ``M`` width of
     what they read, ``P`` width of per-layer embeddings; of state-space layers ``I`` inner width,
     ``S`` state, ``G`` groups, ``T`` heads, ``J`` width of a group, ``C`` channels of the
-    convolution, ``CK`` its length; ``CC`` length of a short convolution.
+    convolution, ``CK`` its length; ``CC`` length of a short convolution,
+    ``CTX`` positions.
     """
     keys = keys_of(recipe)
 
@@ -169,7 +173,7 @@ def sizes(recipe: Recipe, layer: int) -> dict[str, int]:
         "I": inner, "S": state, "G": groups, "T": key("ssm.time_step_rank"),
         "J": inner // max(1, groups), "C": inner + 2 * groups * state, "CK": key("ssm.conv_kernel"),
         "SI": 2 * inner + 2 * groups * state + key("ssm.time_step_rank"),
-        "CC": key("shortconv.l_cache"),
+        "CC": key("shortconv.l_cache"), "CTX": key("context_length"),
     }  # fmt: skip
 
 
@@ -226,7 +230,8 @@ def keys_of(recipe: Recipe) -> dict[str, Any]:
 
 def _field(value: Any) -> Field:
     if isinstance(value, list):
-        return Field.of(np.array(value, np.bool_ if isinstance(value[0], bool) else np.int32))
+        types = {bool: np.bool_, float: np.float32}
+        return Field.of(np.array(value, types.get(type(value[0]), np.int32)))
     return Field.of(value)
 
 

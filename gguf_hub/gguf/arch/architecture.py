@@ -147,6 +147,8 @@ class Architecture:
         has_dense_beside: Layers with experts have a dense network, too, each with norms of its own
             before and after, and the router has one.
         has_layer_norm: The norms are layer norms, not RMS norms.
+        has_weightless_norms: They have no weights, but are there.
+        has_positions: Each position has an embedding, which is added to the token's.
         post_attention_norm_is_before_ffn: ``post_attention_norm`` is the norm before the
             feed-forward network, not one after attention.
         is_parallel: The feed-forward network reads what attention reads, or another norm of it,
@@ -189,6 +191,8 @@ class Architecture:
     yarn_scales_scores: bool = False
     has_dense_beside: bool = False
     has_layer_norm: bool = False
+    has_weightless_norms: bool = False
+    has_positions: bool = False
     post_attention_norm_is_before_ffn: bool = False
     is_parallel: bool = False
     activation: Activation = "silu"

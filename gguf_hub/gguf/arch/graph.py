@@ -325,7 +325,10 @@ class Graph:
         h, d = self.hparams, self.hparams.n_embd
         n_rows, half = h.n_embd_rows, h.n_rot // 2
         yield TensorSpec("token_embd.weight", (d, n_rows))
-        yield TensorSpec(f"{self.arch.output_norm}.weight", (d,), True)
+        if self.arch.has_positions:
+            yield TensorSpec("position_embd.weight", (d, h.n_ctx_train))
+        if not self.arch.has_weightless_norms:
+            yield TensorSpec(f"{self.arch.output_norm}.weight", (d,), True)
         if "attn_norm.bias" in self.arch.needs:
             yield TensorSpec("output_norm.bias", (d,), True)
         if "output.weight" in there:
@@ -459,6 +462,7 @@ class Graph:
             "ffn_down_exps.bias": (d, n_expert),
             "ffn_gate_inp_shexp.weight": (d,), "ffn_down_exps.scale": (n_expert,),
             "layer_output_scale.weight": (1,),
+            "attn_sub_norm.weight": (n_q,), "ffn_sub_norm.weight": (n_ff,),
         }  # fmt: skip
         if latents := self.latents:
             shapes |= {"attn_q_a_norm.weight": (latents.n_lora_q,),

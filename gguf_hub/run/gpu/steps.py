@@ -124,6 +124,7 @@ STEPS: dict[str, Callable[[Step], list[Operation]]] = {
     "scale_rows": _by_row(_width, _THREADS),
     "add_rows": _by_row(_width, _THREADS),
     "soft_cap": _by_row(_width, _THREADS),
+    "clamp_rows": _by_row(_width, _THREADS),
     "sigmoid_scale": _by_row(_width, _THREADS),
     "sigmoid_gate": _by_row(_part_elements, _THREADS),
     "silu_gate": _by_row(_width, _THREADS),
@@ -144,12 +145,14 @@ STEPS: dict[str, Callable[[Step], list[Operation]]] = {
     "swiglu_oai": _by_row(_width, _THREADS),
     "relu2": _by_row(_width, _THREADS),
     "gelu": _by_row(_width, _THREADS),
+    "xielu": _by_row(_width, _THREADS),
     "combine": _by_row(_width, _THREADS),
 }
 """Step -> the operations that do it, in order."""
 
 CPU_ONLY = (
     "get_rows",
+    "get_position_rows",
     "rope_table",
     "prefetch_experts",
     "decode",

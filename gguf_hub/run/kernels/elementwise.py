@@ -11,6 +11,7 @@ import numpy as np
 
 from gguf_hub.run.kernels.generic.elementary import (
     exp32,
+    expm1_32,
     gelu32,
     sigmoid32,
     sum_of_doubles,
@@ -91,6 +92,15 @@ def soft_cap(tid, nth, n, f, q, kv, w, x, width, cap, count):
         f[np.uintp(x + i)] = f[cap] * tanh32(f[np.uintp(x + i)] / f[cap])
 
 
+def clamp_rows(tid, nth, n, f, q, kv, w, x, width, cap, count):
+    """Bring x within -cap .. cap; NaN stays NaN."""
+    first, last = share(n[count] * width, tid, nth)
+    for i in range(first, last):
+        value = f[np.uintp(x + i)]
+        value = f[cap] if value > f[cap] else value
+        f[np.uintp(x + i)] = -f[cap] if value < -f[cap] else value
+
+
 def sigmoid_scale(tid, nth, n, f, q, kv, w, y, gate, width, count):
     """Multiply each row with the sigmoid of its gate."""
     first, last = share(n[count], tid, nth)
@@ -142,3 +152,14 @@ def gelu(tid, nth, n, f, q, kv, w, gate, width, count):
     first, last = share(n[count] * width, tid, nth)
     for i in range(first, last):
         f[np.uintp(gate + i)] = gelu32(f[np.uintp(gate + i)])
+
+
+def xielu(tid, nth, n, f, q, kv, w, gate, a, width, count):
+    """Activation xIELU, in place; alpha_n, alpha_p, beta, eps lie at ``a`` (arXiv 2411.13010)."""
+    first, last = share(n[count] * width, tid, nth)
+    for i in range(first, last):
+        x = f[np.uintp(gate + i)]
+        beta_x = f[a + 2] * x
+        below = f[a + 3] if x > f[a + 3] else x
+        negative = (expm1_32(below) - x) * f[a] + beta_x
+        f[np.uintp(gate + i)] = f[a + 1] * x * x + beta_x if x > np.float32(0) else negative

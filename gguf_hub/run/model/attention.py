@@ -93,6 +93,10 @@ class AttentionWriter(LatentWriter):
         for name in biased:
             is_last = name == biased[-1]
             self._bias(vectors, name, parts[name], own[name].n_out, N_TOKENS, is_last=is_last)
+        for name in parts if c.clamp_kqv else ():
+            self._add("clamp_rows", x=parts[name], width=own[name].n_out,
+                      cap=self._scalar(c.clamp_kqv), count=N_TOKENS,
+                      is_last=name == list(parts)[-1])  # fmt: skip
         if c.has_query_gates:  # behind each head's queries
             d, n_q, n_head = layer.graph.head_dim, layer.graph.n_embd_q, layer.graph.n_head
             self._add("copy_parts", x=queries, x_stride=2 * n_q, x_step=2 * d, y=at.queries,
@@ -190,6 +194,9 @@ class AttentionWriter(LatentWriter):
     def _project(self, layer: Layer, vectors: Mapping[str, int], stream: Stream) -> None:
         matrix = layer.matrices[_OUTPUTS[layer.graph.state.kind if layer.graph.state else ""]]
         rows = replace(stream.attn_out, width=matrix.n_in)
+        if "attn_sub_norm.weight" in vectors:
+            name = "attn_sub_norm.weight"
+            self._norm(vectors, name, rows.x, rows.x, rows.width, stream.count)
         self._quantize(rows, [matrix], stream.count)
         target = self._target(stream)
         self._matmul(

@@ -108,6 +108,8 @@ CASES = {
                      "factor": one(0.3)}, {"width": 37}, ULP),
     "soft_cap": Case("soft_cap", lambda t: {"x": floats(t, 37, spread=40), "cap": one(30)},
                      {"width": 37}, 2 * ULP),
+    "clamp_rows": Case("clamp_rows", lambda t: {"x": floats(t, 37), "cap": one(0.7)},
+                       {"width": 37}),
     "sigmoid_scale": Case("sigmoid_scale", lambda t: {"y": floats(t, 37), "gate":
                           floats(t, spread=30)}, {"width": 37}, 2 * ULP),
     "sigmoid_gate": Case(
@@ -133,6 +135,8 @@ CASES = {
     "swiglu_oai": Case("swiglu_oai", gated, {"width": 37}, 2 * ULP),
     "relu2": Case("relu2", lambda t: {"gate": floats(t, 37)}, {"width": 37}),
     "gelu": Case("gelu", lambda t: {"gate": floats(t, 37, spread=3)}, {"width": 37}, 2 * ULP),
+    "xielu": Case("xielu", lambda t: {"gate": floats(t, 37, spread=3), "a": np.array(
+                  [1.1, 0.8, 0.5, -1e-6], np.float32)}, {"width": 37}, 4 * ULP),
     "scale_pairs": Case(
         "scale_pairs", lambda t: {"x": floats(t, 37), "weights": floats(t, 3),
                                   "y": floats(t, 3, 37)},

@@ -100,6 +100,9 @@ CASES: dict[str, tuple[str, dict[str, np.ndarray], dict[str, int], str, Callable
     "soft_cap": (
         "soft_cap", {"x": 40 * X, "cap": one(30)}, {"width": D}, "x",
         lambda x, cap: cap * np.tanh(x / cap)),
+    "clamp_rows": (
+        "clamp_rows", {"x": X, "cap": one(0.7)}, {"width": D}, "x",
+        lambda x, cap: np.clip(x, -cap, cap)),
     "sigmoid_scale": (
         "sigmoid_scale", {"y": X, "gate": G[:, 0].copy()}, {"width": D}, "y",
         lambda y, gate: y * sigmoid(gate)[:, None]),
@@ -132,6 +135,11 @@ CASES: dict[str, tuple[str, dict[str, np.ndarray], dict[str, int], str, Callable
     "relu2": (
         "relu2", {"gate": G}, {"width": D}, "gate", lambda gate: np.maximum(gate, 0) ** 2),
     "gelu": ("gelu", {"gate": G}, {"width": D}, "gate", lambda gate: gelu(gate)),
+    "xielu": (
+        "xielu", {"gate": G, "a": np.array([1.1, 0.8, 0.5, -1e-2], np.float32)}, {"width": D},
+        "gate", lambda gate, a: np.where(
+            gate > 0, a[1] * gate**2 + a[2] * gate,
+            (np.expm1(np.minimum(gate, a[3])) - gate) * a[0] + a[2] * gate)),
     "scale_by_position": (
         "scale_by_position", {"x": X, "scale": one(0.1)}, {"width": D, "length": 3, "offset": 1},
         "x", lambda x, scale:

@@ -267,6 +267,8 @@ def other_value(key: str, value: Any) -> Any:
         return not value
     if isinstance(value, float):
         return value * (100 if key.endswith("epsilon") else 1.5)
+    if isinstance(value, list) and isinstance(value[0], float):
+        return [value[0], value[1] * 1.5, *value[2:]]
     if key == "expert_gating_func":
         return 3 - value
     if key in ("rope.dimension_count", "rope.dimension_count_swa"):

@@ -69,3 +69,28 @@ COMMAND_R = Architecture(
     is_parallel=True,
     reads=(H.logit_scale.name,),
 )
+
+GPT2 = Architecture(
+    "gpt2",
+    rope=None,
+    needs=_BIASED_NORMS,
+    has_layer_norm=True,
+    has_positions=True,
+    activation="plain_gelu",
+)
+STARCODER = replace(GPT2, name="starcoder")
+OLMO = Architecture(
+    "olmo",
+    rope="norm",
+    needs=(),
+    has_layer_norm=True,
+    has_weightless_norms=True,
+    reads=(H.clamp_kqv.name,),
+)
+_XIELU = (
+    H.xielu_alpha_n.name, H.xielu_alpha_p.name, H.xielu_beta.name, H.xielu_eps.name,
+)  # fmt: skip
+APERTUS = Architecture(
+    "apertus", needs=(*NORMS, *HEAD_NORMS), activation="xielu", requires=_XIELU, reads=_XIELU
+)
+BITNET = Architecture("bitnet", needs=(*NORMS, "attn_sub_norm.weight", "ffn_sub_norm.weight"))

@@ -60,6 +60,11 @@ def _in_place(call: Call, gate: int, width: int, count: int) -> Extents:
     yield Extent("f", gate, width * call.count(count))
 
 
+def _xielu(call: Call, gate: int, a: int, width: int, count: int) -> Extents:
+    yield from _in_place(call, gate, width, count)
+    yield Extent("f", a, 4)
+
+
 def _copy_parts(
     call: Call, x: int, x_stride: int, x_step: int, y: int, y_stride: int, y_step: int, width: int,
     per_row: int, count: int,
@@ -214,6 +219,7 @@ GRAPH_EXTENTS: dict[str, Callable[..., Extents]] = {
     "scale_rows": _scale_rows,
     "add_rows": _add_rows,
     "soft_cap": _scale_rows,
+    "clamp_rows": _scale_rows,
     "sigmoid_scale": _sigmoid_scale,
     "scale_by_position": _scale_by_position,
     "rope_table": _rope_table,
@@ -227,6 +233,7 @@ GRAPH_EXTENTS: dict[str, Callable[..., Extents]] = {
     "swiglu_oai": _two_rows,
     "relu2": _in_place,
     "gelu": _in_place,
+    "xielu": _xielu,
     "combine": _combine,
 }
 """Step -> what it can touch."""
