@@ -25,20 +25,23 @@ N_CTX = 64
 TOKENS = (1, 17, 50, 4, 4, 39, 60, 31, 5, 7, 23, 62, 13, 44, 28, 9, 51, 36, 2, 58, 11, 47)
 POSITIONS = (9, 18, 19, 20, 21)
 """Where the logits are compared: far behind the start of a window of 6, and one in the middle."""
+KEPT = slice(None, None, 2)
+"""Of whose tokens: every other one, as any part of a graph changes all of them."""
 
 # shapes as GGUF has them: what a matrix takes stands first; every other tensor has n_embd numbers
 SHAPES = {
     name: shape
     for line in """
-        token_embd output|D,V
+        token_embd output|D,V  output.bias|V  position_embd|D,CTX
         rope_freqs rope_factors_long rope_factors_short|R
         per_layer_token_embd|PL,V  per_layer_model_proj|D,PL  per_layer_proj_norm|P
         inp_gate|D,P  proj|P,D  layer_output_scale|1
         attn_q|D,Q  attn_k|D,KV  attn_v|D,KV  attn_qkv|D,QKV  attn_output|O,D
-        attn_q.bias|Q  attn_k.bias attn_v.bias|KV  attn_q_norm attn_k_norm|d  attn_sinks|H
+        attn_q.bias|Q  attn_k.bias attn_v.bias|KV  attn_qkv.bias|QKV
+        attn_q_norm attn_k_norm|d  attn_sinks|H  attn_sub_norm|Q
         attn_q_a|D,LQ  attn_q_a_norm|LQ  attn_q_b|LQ,Q  attn_kv_a_mqa|D,LR  attn_kv_a_norm|LK
         attn_k_b|N,LK,H  attn_v_b|LK,e,H  attn_kv_b|LK,NE
-        ffn_gate ffn_up|D,F  ffn_down|F,D  ffn_gate.bias ffn_up.bias|F
+        ffn_gate ffn_up|D,F  ffn_down|F,D  ffn_gate.bias ffn_up.bias ffn_sub_norm|F
         ffn_gate_inp|D,E  ffn_gate_inp.bias exp_probs_b.bias ffn_down_exps.scale|E
         ffn_gate_exps ffn_up_exps|M,X,E  ffn_down_exps|X,M,E  ffn_gate_up_exps|M,2X,E
         ffn_latent_down|D,M  ffn_latent_up|M,D
@@ -79,7 +82,10 @@ def write_arch_model(
     merged = {**keys_of(recipe), **(keys or {})}
     fields = {
         "general.architecture": Field.of(recipe.arch),
-        **{f"{recipe.arch}.{key}": _field(value) for key, value in merged.items()},
+        **{
+            key if key.startswith("xielu.") else f"{recipe.arch}.{key}": _field(value)
+            for key, value in merged.items()
+        },
         **{key: Field.of(value) for key, value in (vocabulary or _NO_VOCABULARY).items()},
     }  # fmt: skip
     plan = plan_file(fields, tensors(tensor_specs(recipe)))
@@ -130,13 +136,14 @@ def tensor_specs(recipe: Recipe) -> list[TensorSpec]:
 def sizes(recipe: Recipe, layer: int) -> dict[str, int]:
     """Return what the symbols of shapes mean in a layer.
 
-    ``D`` n_embd, ``V`` n_vocab, ``H`` heads, ``d`` length of keys, ``e`` of values, ``Q`` and
-    ``O`` all heads', ``KV`` all keys', ``N`` part of a key without positions, ``R`` pairs that are
-    rotated, ``LQ`` and ``LK`` ranks of latents, ``F``, ``X``, ``Y`` widths of feed-forward, expert
-    and shared expert, ``E`` experts, ``M`` width of what they read, ``P`` width of per-layer
-    embeddings; of state-space layers ``I`` inner width, ``S`` state, ``G`` groups, ``T`` heads,
-    ``J`` width of a group, ``C`` channels of the convolution, ``CK`` its length; ``CC`` length of
-    a short convolution.
+    ``D`` n_embd, ``V`` n_vocab, ``H`` heads, ``HK`` those of keys, ``d`` length of keys, ``e`` of
+    values, ``Q`` and ``O`` all heads', ``KV`` all keys', ``N`` part of a key without positions,
+    ``R`` pairs that are rotated, ``LQ`` and ``LK`` ranks of latents, ``F``, ``X``, ``Y`` widths of
+    feed-forward, expert and shared expert, ``HF`` half of the first, ``E`` experts, ``M`` width of
+    what they read, ``P`` width of per-layer embeddings; of state-space layers ``I`` inner width,
+    ``S`` state, ``G`` groups, ``T`` heads, ``J`` width of a group, ``C`` channels of the
+    convolution, ``CK`` its length; ``CC`` length of a short convolution,
+    ``CTX`` positions.
     """
     keys = keys_of(recipe)
 
@@ -149,22 +156,24 @@ def sizes(recipe: Recipe, layer: int) -> dict[str, int]:
     rotated = key("rope.dimension_count")
     if "attention.key_length_swa" in keys and key("attention.sliding_window_pattern"):
         d = e = key("attention.key_length_swa")
-    kv = key("attention.head_count_kv") * d
+    h, kv = key("attention.head_count"), key("attention.head_count_kv") * d
     x = key("expert_feed_forward_length", key("feed_forward_length"))
     inner, state, groups = (key(f"ssm.{n}") for n in ("inner_size", "state_size", "group_count"))
     return {
-        "1": 1, "D": N_EMBD, "V": N_VOCAB, "H": N_HEAD, "d": d, "e": e, "Q": N_HEAD * d,
-        "O": N_HEAD * e, "KV": kv, "QKV": N_HEAD * d + 2 * kv, "N": d - rotated, "R": rotated // 2,
-        "NE": N_HEAD * (d - rotated + e), "LQ": key("attention.q_lora_rank"),
+        "1": 1, "D": N_EMBD, "V": N_VOCAB, "H": h, "HK": key("attention.head_count_kv"),
+        "d": d, "e": e, "Q": h * d,
+        "O": h * e, "KV": kv, "QKV": h * d + 2 * kv, "N": d - rotated, "R": rotated // 2,
+        "NE": h * (d - rotated + e), "LQ": key("attention.q_lora_rank"),
         "LK": key("attention.kv_lora_rank"), "LR": key("attention.kv_lora_rank") + rotated,
-        "F": key("feed_forward_length"), "X": x, "E": key("expert_count"),
+        "F": key("feed_forward_length"), "HF": key("feed_forward_length") // 2, "X": x,
+        "E": key("expert_count"),
         "Y": key("expert_shared_feed_forward_length", key("expert_shared_count", 1) * x),
         "M": key("moe_latent_size", N_EMBD), "P": key("embedding_length_per_layer_input"),
         "PL": key("embedding_length_per_layer_input") * len(recipe.layers),
         "I": inner, "S": state, "G": groups, "T": key("ssm.time_step_rank"),
         "J": inner // max(1, groups), "C": inner + 2 * groups * state, "CK": key("ssm.conv_kernel"),
         "SI": 2 * inner + 2 * groups * state + key("ssm.time_step_rank"),
-        "CC": key("shortconv.l_cache"),
+        "CC": key("shortconv.l_cache"), "CTX": key("context_length"),
     }  # fmt: skip
 
 
@@ -221,7 +230,8 @@ def keys_of(recipe: Recipe) -> dict[str, Any]:
 
 def _field(value: Any) -> Field:
     if isinstance(value, list):
-        return Field.of(np.array(value, np.bool_ if isinstance(value[0], bool) else np.int32))
+        types = {bool: np.bool_, float: np.float32}
+        return Field.of(np.array(value, types.get(type(value[0]), np.int32)))
     return Field.of(value)
 
 

@@ -8,8 +8,10 @@ another, as in ``attn_q:D,2Q``. ``tools/llama_cpp_logits.py`` has llama.cpp comp
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Any
+
+from tests.arch_classic import CLASSIC
+from tests.arch_recipe import Recipe
 
 # tensors that go together
 ATTENTION = "attn_q attn_k attn_v attn_output"
@@ -83,31 +85,6 @@ def yarn(factor: float, original: int, **more: float) -> dict[str, Any]:
         "rope.scaling.original_context_length": original,
         **{f"rope.scaling.{name}": value for name, value in more.items()},
     }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A model: its architecture, its layers' tensors, keys beyond the common ones.
-
-    Attributes:
-        arch: ``general.architecture``.
-        layers: For each layer the names of its tensors.
-        keys: Without the architecture's name before them; ``None`` takes a common one away.
-        other: Tensors beside the layers, without ``token_embd``.
-        embedding: Standard deviation of the embeddings; those that are multiplied have less.
-        seed: Of the weights; chosen so that no router is undecided, see ``tests/data/README.md``.
-        fixed: Values of tensors that are not random.
-        unused: Groups of tensors and keys that real files have and that change nothing.
-    """
-
-    arch: str
-    layers: list[str]
-    keys: dict[str, Any] = field(default_factory=dict)
-    other: str = HEAD
-    embedding: float = 0.5
-    seed: int = 0
-    fixed: dict[str, Any] = field(default_factory=dict)
-    unused: str = ""
 
 
 _LITE = LATENT.replace("attn_q_a attn_q_a_norm attn_q_b", "attn_q")
@@ -370,4 +347,5 @@ RECIPES: dict[str, Recipe] = {
     "seed_oss": Recipe(
         "seed_oss", [f"attn_norm {ATTENTION} {BIASES} post_attention_norm {FFN}"] * 3, WIDE),
     "smollm3": Recipe("smollm3", [DENSE] * 5, WIDE, TIED),
+    **CLASSIC,
 }  # fmt: skip

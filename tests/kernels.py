@@ -19,6 +19,7 @@ from tests.run.kernels import test_attention, test_products
 _BY_TYPE = {
     "get_rows": "BF16 F16 F32 Q2_K Q3_K Q4_0 Q4_K Q5_0 Q5_1 Q5_K Q6_K Q8_0 IQ2_XXS IQ4_XS MXFP4",
     "expert_matmul": "BF16 F16 F32 Q2_K Q3_K Q4_0 Q4_K Q5_0 Q5_K Q6_K Q8_0",
+    "get_position_rows": "F16 F32",
     "head_matmul": "F32",
     "decode": "F16 F32 Q4_K Q6_K",
     "encode": " ".join(sorted(type_.name for type_ in WRITABLE_TYPES)),

@@ -31,7 +31,7 @@ TYPES = (
 _SOURCE_TYPES = ("F32", "F16", "BF16")
 """Types that the quantiser usually reads."""
 
-_NOT_SHIPPED = ("head_matmul", "read_bytes", "encode_weighted")
+_NOT_SHIPPED = ("head_matmul", "read_bytes", "encode_weighted", "get_position_rows")
 """Steps of few models, or of none: they are compiled where they are needed."""
 
 

@@ -36,11 +36,13 @@ class HyperParameter(ABC, Generic[T]):
         name: What stands behind the architecture.
         default: Where a file has no such key; it may follow from others. None where it must.
         types: Names of the types that programs take (``Field.type_name``); none for any.
+        is_global: No architecture stands before the name.
     """
 
     name: str
     default: T | Callable[[HyperParameters], T | None] | None = None
     types: tuple[str, ...] = ()
+    is_global: bool = False
 
     @overload
     def __get__(self: K, hparams: None, owner: Any) -> K: ...
@@ -94,6 +96,26 @@ class Number(HyperParameter[float]):
 
     def _reader(self, metadata: Metadata, is_estimate: bool) -> Callable[..., float]:
         return metadata.number
+
+
+_NUMBERS_OF_LAYERS = ("float32", "array of float32")
+"""Types of such a number that may be given for each layer."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerNumber(Number):
+    """A finite number, or one for each layer (``HyperParameters.numbers``)."""
+
+    types: tuple[str, ...] = _NUMBERS_OF_LAYERS
+
+    def _reader(self, metadata: Metadata, is_estimate: bool) -> Callable[..., float]:
+        def first(key: str, default: float | None, **limits: float) -> float:
+            value = metadata.raw(key)
+            if isinstance(value, np.ndarray) and value.size:
+                return Metadata({key: value[0].item()}).number(key, **limits)
+            return metadata.number(key, default, **limits)
+
+        return first
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +209,7 @@ class HyperParameters:
 
     def key(self, hparam: HyperParameter[Any]) -> str:
         """Return a key as the file spells it."""
-        return f"{self.architecture}.{hparam.name}"
+        return hparam.name if hparam.is_global else f"{self.architecture}.{hparam.name}"
 
     def has(self, hparam: HyperParameter[Any]) -> bool:
         """Tell whether the file has a key."""
@@ -245,7 +267,7 @@ class HyperParameters:
         value = self.metadata.raw(self.key(hparam))
         n_layer = self.stated(HyperParameters.n_layer)
         is_right = not isinstance(value, np.ndarray) or n_layer is None or len(value) == n_layer
-        if is_right or hparam.types != _OF_LAYERS:
+        if is_right or hparam.types not in (_OF_LAYERS, _NUMBERS_OF_LAYERS):
             return ""
         return f"expected one number for each of {n_layer:,} layers, found {len(value):,}"
 
@@ -262,6 +284,17 @@ class HyperParameters:
             return numbers + [0] * (n_layer - len(numbers))
         number = self.stated(hparam)
         return [default if number is None else number] * n_layer
+
+    def numbers(self, hparam: LayerNumber, n_layer: int) -> list[float]:
+        """Return what the file says for each layer; the key must be there.
+
+        Raises:
+            UnsupportedGgufError: As ``get``.
+        """
+        first, value = self.get(hparam), self.metadata.raw(self.key(hparam))
+        if isinstance(value, np.ndarray):
+            return [float(number) for number in value[:n_layer]]
+        return [first] * n_layer
 
     @property
     def n_vocab(self) -> int:
@@ -325,6 +358,12 @@ class GraphHyperParameters(CacheHyperParameters):
     attention_scale = Number("attention.scale", 0.0)
     logit_scale = Number("logit_scale", 0.0)
     temperature_scale = Number("attention.temperature_scale", 0.0)
+    clamp_kqv = Number("attention.clamp_kqv", 0.0, least=0)
+    xielu_alpha_n = LayerNumber("xielu.alpha_n", is_global=True)
+    xielu_alpha_p = LayerNumber("xielu.alpha_p", is_global=True)
+    xielu_beta = LayerNumber("xielu.beta", is_global=True)
+    xielu_eps = LayerNumber("xielu.eps", is_global=True)
+    parallel_residual = Flag("use_parallel_residual", False)
     rope_finetuned = Flag("rope.scaling.finetuned", True)
     rope_alpha = Number("rope.scaling.alpha", 0.0, least=0)
     rope_freq_base_swa = Number("rope.freq_base_swa", lambda h: h.rope_freq_base, above=1)

@@ -31,6 +31,7 @@ from gguf_hub.gguf.hparams import (
     GraphHyperParameters,
     HyperParameter,
     HyperParameters,
+    LayerNumber,
     Number,
     WholeNumber,
     architecture,
@@ -176,10 +177,11 @@ def _key_obstacles(
     needed = [hparam.name for hparam in hparams.missing if hparam is not H.rms_epsilon]
     epsilon = GraphHyperParameters.layer_norm_epsilon if arch.has_layer_norm else H.rms_epsilon
     wanted = (*needed, epsilon.name, *arch.requires)
-    missing = [prefix + name for name in wanted if prefix + name not in fields]
-    obstacles = [f"missing key `{key}`" for key in missing]
+    keys = [hparams.key(GRAPH_HPARAMS[name]) for name in wanted]
+    obstacles = [f"missing key `{key}`" for key in keys if key not in fields]
     for key, field in fields.items():
-        problem = _key_problem(arch, key[len(prefix) :], field) if key.startswith(prefix) else ""
+        is_own = key.startswith(prefix) or key in keys
+        problem = _key_problem(arch, key.removeprefix(prefix), field) if is_own else ""
         if problem == "unknown":
             obstacles.append(f"unknown key `{shown(key)}`")
         elif problem:
@@ -208,6 +210,9 @@ def _key_problem(arch: Architecture, name: str, field: Field) -> str:
 def _value_problem(hparam: HyperParameter[Any], field: Field) -> str:
     """Return what is wrong with a value that is read; empty for nothing."""
     value = field.value
+    if isinstance(hparam, LayerNumber) and field.type is ValueType.ARRAY:
+        odd = [number for number in value if not _is_finite(number)]
+        return f"holds {shown(str(odd[0]))}, expected finite numbers" if odd else ""
     if isinstance(hparam, Flag):
         return "" if field.type is ValueType.BOOL else f"is {field.type_name}, expected a bool"
     if hparam in _FLAGS and field.type is ValueType.ARRAY:
@@ -228,6 +233,11 @@ def _value_problem(hparam: HyperParameter[Any], field: Field) -> str:
             expectation = f"a whole number in [{least}, {most}]"
     found = f"{value:.10g}" if isinstance(value, float) else str(value)
     return "" if is_right else f"is {found}, expected {expectation}"
+
+
+def _is_finite(value: Any) -> bool:
+    is_number = isinstance(value, (int, float, np.integer, np.floating))
+    return is_number and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
 def _array_problem(least: int, field: Field) -> str:

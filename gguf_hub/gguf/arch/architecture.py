@@ -16,8 +16,9 @@ from gguf_hub.gguf.memory.states import StateKind
 
 H = GraphHyperParameters
 
-Activation = Literal["silu", "gelu", "relu2", "swiglu_oai"]
-"""SwiGLU, GeGLU with the tanh form, squared ReLU without a gate, gpt-oss' clamped SwiGLU."""
+Activation = Literal["silu", "gelu", "swiglu_oai", "relu2", "plain_gelu", "xielu"]
+"""SwiGLU, GeGLU with the tanh form, gpt-oss' clamped SwiGLU; and without a gate squared ReLU, GELU
+with the tanh form, xIELU."""
 
 BIASES = ("attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias", "ffn_gate.bias",
           "ffn_up.bias", "ffn_down.bias")  # fmt: skip
@@ -124,6 +125,7 @@ class Architecture:
             are multiplied with its sigmoid.
         is_one_part: A layer is attention, a state or a feed-forward network, not two of these.
         output_norm: What stands before the head.
+        has_head_bias: The head has a bias.
         rope_skip: Every so many layers one has no rotation; 0 for none.
         halves_with_sections: The halves of a head are rotated instead of neighbours where the file
             has sections of positions, as of models that see.
@@ -131,7 +133,9 @@ class Architecture:
         needs: Vectors of a layer that must be there, after ``blk.N.``.
         may_have: Vectors that may be there, beside ``BIASES``.
         has_fused_gate: ``ffn_up`` holds the gate's rows before its own.
+        n_ff_divisor: ``feed_forward_length`` is so many times a network's width.
         has_whole_norms: The norms of q and k are over all heads at once, not over each.
+        has_own_norms: They have weights of their own for each head; of layer norms alone.
         has_norms_after_rope: They come after the rotation.
         has_plain_norms: Rotated heads of q and k are normed without weights.
         n_expert_unnormed: But not where there are so many experts.
@@ -143,9 +147,12 @@ class Architecture:
         has_dense_beside: Layers with experts have a dense network, too, each with norms of its own
             before and after, and the router has one.
         has_layer_norm: The norms are layer norms, not RMS norms.
+        has_weightless_norms: They have no weights, but are there.
+        has_positions: Each position has an embedding, which is added to the token's.
         post_attention_norm_is_before_ffn: ``post_attention_norm`` is the norm before the
             feed-forward network, not one after attention.
-        is_parallel: The feed-forward network reads what attention reads.
+        is_parallel: The feed-forward network reads what attention reads, or another norm of it,
+            unless a key or a norm before the network tells otherwise (``Graph.is_parallel``).
         activation: Of the feed-forward network.
         scales_embeddings: Embeddings are multiplied by the root of their length.
         divides_logits: Logits are divided by ``logit_scale``, not multiplied.
@@ -166,13 +173,16 @@ class Architecture:
     has_query_gates: bool = False
     is_one_part: bool = False
     output_norm: str = "output_norm"
+    has_head_bias: bool = False
     rope_skip: int = 0
     halves_with_sections: bool = False
     rope_windows_only: bool = False
     needs: tuple[str, ...] = NORMS
     may_have: tuple[str, ...] = ()
     has_fused_gate: bool = False
+    n_ff_divisor: int = 1
     has_whole_norms: bool = False
+    has_own_norms: bool = False
     has_norms_after_rope: bool = False
     has_plain_norms: bool = False
     n_expert_unnormed: int | None = None
@@ -181,6 +191,8 @@ class Architecture:
     yarn_scales_scores: bool = False
     has_dense_beside: bool = False
     has_layer_norm: bool = False
+    has_weightless_norms: bool = False
+    has_positions: bool = False
     post_attention_norm_is_before_ffn: bool = False
     is_parallel: bool = False
     activation: Activation = "silu"
@@ -199,4 +211,4 @@ class Architecture:
     @property
     def is_gated(self) -> bool:
         """Whether the feed-forward network has a gate beside ``up``."""
-        return self.activation != "relu2"
+        return self.activation not in ("relu2", "plain_gelu", "xielu")

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
-from gguf_hub.gguf.arch.latents import latents_of
+from gguf_hub.gguf.arch.latents import latent_matrices, latents_of
 from gguf_hub.gguf.arch.states import StateLayers
 from gguf_hub.gguf.experts import group_split, wanted_experts
 from gguf_hub.gguf.format import AnyTensor
@@ -33,6 +33,7 @@ _OF_EXPERTS = ("ffn_gate_inp.bias", "exp_probs_b.bias", "ffn_gate_exps.bias", "f
                "post_ffw_norm_2.weight")  # fmt: skip
 _OF_KEYS = ("attn_k.weight", "attn_v.weight", "attn_k_norm.weight", "attn_k.bias", "attn_v.bias")
 _OF_DENSE = ("ffn_gate.bias", "ffn_up.bias", "ffn_down.bias")
+_BEFORE_FFN = ("ffn_norm.weight", "ffn_norm.bias")
 _OF_ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_sinks", "attn_output")
 FUSED_EXPERTS = "ffn_gate_up_exps"
 """What holds gate and up of each expert, in files that have them in one tensor."""
@@ -115,6 +116,16 @@ class Graph:
         scale = self.value(H.residual_scale.name) or 1.0
         return scale != 1 or "post_ffw_norm.weight" in self.arch.needs
 
+    def is_parallel(self, there: Container[str]) -> bool:
+        """Tell whether the feed-forward networks read what attention reads, or a norm of it.
+
+        Args:
+            there: Names of the tensors that the file has.
+        """
+        if H.parallel_residual.name in self.arch.reads:
+            return self.hparams.parallel_residual
+        return self.arch.is_parallel and "blk.0.ffn_norm.weight" not in there
+
     def sizes(self) -> dict[str, Any]:
         """Return what ``ModelSizes`` has besides the sizes of every model."""
         arch, has_experts = self.arch, bool(self.hparams.n_expert)
@@ -151,7 +162,8 @@ class Graph:
         has_plain_norms = arch.has_plain_norms and h.n_expert != arch.n_expert_unnormed
         length = self._window if is_windowed else 0
         is_chunk = bool(arch.windows and arch.windows.is_chunked)
-        n_head_kv, n_ff = self._number(H.n_head_kv, i), self._number(H.n_ff, i)
+        n_head_kv = self._number(H.n_head_kv, i)
+        n_ff = self._number(H.n_ff, i) // arch.n_ff_divisor
         state = self._states.of_layer(i, n_head_kv, n_ff)
         has_ffn = not arch.is_one_part or n_ff > 0
         if state or (arch.is_one_part and has_ffn):
@@ -313,11 +325,16 @@ class Graph:
         h, d = self.hparams, self.hparams.n_embd
         n_rows, half = h.n_embd_rows, h.n_rot // 2
         yield TensorSpec("token_embd.weight", (d, n_rows))
-        yield TensorSpec(f"{self.arch.output_norm}.weight", (d,), True)
+        if self.arch.has_positions:
+            yield TensorSpec("position_embd.weight", (d, h.n_ctx_train))
+        if not self.arch.has_weightless_norms:
+            yield TensorSpec(f"{self.arch.output_norm}.weight", (d,), True)
         if "attn_norm.bias" in self.arch.needs:
             yield TensorSpec("output_norm.bias", (d,), True)
         if "output.weight" in there:
             yield TensorSpec("output.weight", (d, n_rows))
+        if self.arch.has_head_bias:
+            yield TensorSpec("output.bias", (n_rows,), True)
         for name in ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"):
             if name in there:
                 yield TensorSpec(name, (half,), True)
@@ -348,26 +365,31 @@ class Graph:
         self, i: int, there: Tensors, split: Mapping[str, Mapping[int, str]]
     ) -> Iterator[TensorSpec]:
         """Yield the tensors of a layer, without ``blk.N.``."""
-        layer, b = self.layer(i), f"blk.{i}."
+        layer, b, h = self.layer(i), f"blk.{i}.", self.hparams
         if layer.n_head_kv and self.latents:
-            yield from self._latent_attention(layer, self.latents)
+            for name, shape in latent_matrices(self.latents, h.n_embd, layer.n_head):
+                yield TensorSpec(name, shape)
         elif layer.n_head_kv:
             yield from self._attention(layer, b, there)
         if layer.has_experts:
-            yield TensorSpec("ffn_gate_inp.weight", (self.hparams.n_embd, self.hparams.n_expert))
+            yield TensorSpec("ffn_gate_inp.weight", (h.n_embd, h.n_expert))
             if latent := self.n_embd_moe:
-                yield TensorSpec("ffn_latent_down.weight", (self.hparams.n_embd, latent))
-                yield TensorSpec("ffn_latent_up.weight", (latent, self.hparams.n_embd))
+                yield TensorSpec("ffn_latent_down.weight", (h.n_embd, latent))
+                yield TensorSpec("ffn_latent_up.weight", (latent, h.n_embd))
             yield from self._experts(b, there, split)
             yield from self._shared(b, there)
         is_dense = self.arch.has_dense_beside or not layer.has_experts
         if layer.has_ffn and layer.n_ff and is_dense:
             yield from self._dense("", layer.n_ff)
         if per_layer := self.n_embd_per_layer:
-            yield TensorSpec("inp_gate.weight", (self.hparams.n_embd, per_layer))
-            yield TensorSpec("proj.weight", (per_layer, self.hparams.n_embd))
+            yield TensorSpec("inp_gate.weight", (h.n_embd, per_layer))
+            yield TensorSpec("proj.weight", (per_layer, h.n_embd))
+        is_parallel = self.is_parallel(there)
         for name, shape in self._vectors(layer).items():
-            if name in self.arch.needs or f"{b}{name}" in there:
+            is_needed, is_there = name in self.arch.needs, f"{b}{name}" in there
+            if name in _BEFORE_FFN and name in self.arch.may_have:  # in all layers or in none
+                is_needed, is_there = not is_parallel, False
+            if is_needed or is_there:
                 yield TensorSpec(name, shape, True)
         if layer.state:
             for name, shape, is_vector in self._states.tensors(b, there):
@@ -386,23 +408,6 @@ class Graph:
             if has_own and not (self.arch.has_value_norms and f"{b}attn_v.weight" not in there):
                 yield TensorSpec("attn_v.weight", (d, n_kv))
         yield TensorSpec("attn_output.weight", (layer.n_embd_q, d))
-
-    def _latent_attention(self, layer: LayerGraph, sizes: Latents) -> Iterator[TensorSpec]:
-        d, n_head, rank = self.hparams.n_embd, layer.n_head, sizes.n_lora_kv
-        n_q = n_head * (sizes.n_plain + sizes.n_rot)
-        if sizes.n_lora_q:
-            yield TensorSpec("attn_q_a.weight", (d, sizes.n_lora_q))
-            yield TensorSpec("attn_q_b.weight", (sizes.n_lora_q, n_q))
-        else:
-            yield TensorSpec("attn_q.weight", (d, n_q))
-        yield TensorSpec("attn_kv_a_mqa.weight", (d, rank + sizes.n_rot))
-        if sizes.is_absorbed:
-            yield TensorSpec("attn_k_b.weight", (sizes.n_plain, rank, n_head))
-            yield TensorSpec("attn_v_b.weight", (rank, sizes.n_value, n_head))
-        else:
-            n_kv = n_head * (sizes.n_plain + sizes.n_value)
-            yield TensorSpec("attn_kv_b.weight", (rank, n_kv))
-        yield TensorSpec("attn_output.weight", (n_head * sizes.n_value, d))
 
     def _dense(self, suffix: str, width: int) -> Iterator[TensorSpec]:
         d, is_fused = self.hparams.n_embd, self.arch.has_fused_gate
@@ -443,11 +448,13 @@ class Graph:
         h, arch, n_q, n_kv = self.hparams, self.arch, layer.n_embd_q, layer.n_embd_k
         d, n_expert, width, n_ff = h.n_embd, h.n_expert, self.n_ff_exp, layer.n_ff
         is_whole, n_gated = arch.has_whole_norms, n_q * (1 + arch.has_query_gates)
+        heads: list[Shape] = [(n,) for n in ((n_q, n_kv) if is_whole else (layer.head_dim,) * 2)]
+        if arch.has_own_norms:
+            heads = [(layer.head_dim, n) for n in (layer.n_head, layer.n_head_kv)]
         shapes: dict[str, Shape] = dict.fromkeys(arch.needs + arch.may_have + BIASES, (d,)) | {
             "attn_q.bias": (n_gated,), "attn_k.bias": (n_kv,), "attn_v.bias": (n_kv,),
             "attn_qkv.bias": (n_gated + 2 * n_kv,),
-            "attn_q_norm.weight": (n_q if is_whole else layer.head_dim,),
-            "attn_k_norm.weight": (n_kv if is_whole else layer.head_dim,),
+            "attn_q_norm.weight": heads[0], "attn_k_norm.weight": heads[1],
             "attn_sinks.weight": (layer.n_head,),
             "ffn_gate.bias": (n_ff,), "ffn_up.bias": (n_ff * (1 + arch.has_fused_gate),),
             "ffn_gate_inp.bias": (n_expert,), "exp_probs_b.bias": (n_expert,),
@@ -455,6 +462,7 @@ class Graph:
             "ffn_down_exps.bias": (d, n_expert),
             "ffn_gate_inp_shexp.weight": (d,), "ffn_down_exps.scale": (n_expert,),
             "layer_output_scale.weight": (1,),
+            "attn_sub_norm.weight": (n_q,), "ffn_sub_norm.weight": (n_ff,),
         }  # fmt: skip
         if latents := self.latents:
             shapes |= {"attn_q_a_norm.weight": (latents.n_lora_q,),

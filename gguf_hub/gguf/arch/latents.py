@@ -1,6 +1,8 @@
-"""What the keys say of latent attention."""
+"""What the keys say of latent attention, and its matrices."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.hparams import GraphHyperParameters as H
@@ -39,3 +41,22 @@ def _check(h: H, is_absorbed: bool, head_dim: int) -> None:
         raise UnsupportedGgufError(
             f"metadata `{h.key(rot)}`: expected less than the head's {head_dim}, found {h.n_rot}"
         )
+
+
+def latent_matrices(
+    sizes: Latents, n_embd: int, n_head: int
+) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield names, without ``blk.N.``, and shapes of a layer's matrices."""
+    rank, n_q = sizes.n_lora_kv, n_head * (sizes.n_plain + sizes.n_rot)
+    if sizes.n_lora_q:
+        yield "attn_q_a.weight", (n_embd, sizes.n_lora_q)
+        yield "attn_q_b.weight", (sizes.n_lora_q, n_q)
+    else:
+        yield "attn_q.weight", (n_embd, n_q)
+    yield "attn_kv_a_mqa.weight", (n_embd, rank + sizes.n_rot)
+    if sizes.is_absorbed:
+        yield "attn_k_b.weight", (sizes.n_plain, rank, n_head)
+        yield "attn_v_b.weight", (rank, sizes.n_value, n_head)
+    else:
+        yield "attn_kv_b.weight", (rank, n_head * (sizes.n_plain + sizes.n_value))
+    yield "attn_output.weight", (n_head * sizes.n_value, n_embd)

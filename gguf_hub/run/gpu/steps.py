@@ -117,13 +117,14 @@ STEPS: dict[str, Callable[[Step], list[Operation]]] = {
     "rms_norm": _by_row(lambda at: at["per_row"], 1),
     "group_norm": _by_row(lambda at: at["n_group"], 1),
     "l2_norm": _by_row(lambda at: at["per_row"], 1),
-    "layer_norm": _by_row(lambda at: 1, 1),
+    "layer_norm": _by_row(lambda at: at["per_row"], 1),
     "add_bias": _by_row(_width, _THREADS),
     "add_expert_bias": _by_row(_width, _THREADS),
     "scale_by_expert": _by_row(_width, _THREADS),
     "scale_rows": _by_row(_width, _THREADS),
     "add_rows": _by_row(_width, _THREADS),
     "soft_cap": _by_row(_width, _THREADS),
+    "clamp_rows": _by_row(_width, _THREADS),
     "sigmoid_scale": _by_row(_width, _THREADS),
     "sigmoid_gate": _by_row(_part_elements, _THREADS),
     "silu_gate": _by_row(_width, _THREADS),
@@ -143,12 +144,15 @@ STEPS: dict[str, Callable[[Step], list[Operation]]] = {
     "gelu_mul": _by_row(_width, _THREADS),
     "swiglu_oai": _by_row(_width, _THREADS),
     "relu2": _by_row(_width, _THREADS),
+    "gelu": _by_row(_width, _THREADS),
+    "xielu": _by_row(_width, _THREADS),
     "combine": _by_row(_width, _THREADS),
 }
 """Step -> the operations that do it, in order."""
 
 CPU_ONLY = (
     "get_rows",
+    "get_position_rows",
     "rope_table",
     "prefetch_experts",
     "decode",

@@ -11,6 +11,7 @@ import numpy as np
 
 from gguf_hub.run.kernels.generic.elementary import (
     exp32,
+    expm1_32,
     gelu32,
     sigmoid32,
     sum_of_doubles,
@@ -39,19 +40,24 @@ def rms_norm(tid, nth, n, f, q, kv, w, x, gain, width, epsilon, y, count, per_ro
             f[np.uintp(y + width * t + i)] = normed * f[np.uintp(gain + i)]
 
 
-def layer_norm(tid, nth, n, f, q, kv, w, x, gain, bias, width, epsilon, y, count):
-    """Source: arXiv 1607.06450; mean and variance are taken in float64. y may be x."""
-    first, last = share(n[count], tid, nth)
+def layer_norm(
+    tid, nth, n, f, q, kv, w, x, gain, bias, width, epsilon, y, count, per_row, step
+):  # fmt: skip
+    """Norm each of the ``per_row`` parts of a row, part p with the gain at ``gain + step * p``.
+
+    Source: arXiv 1607.06450; mean and variance are taken in float64. y may be x.
+    """
+    first, last = share(n[count] * per_row, tid, nth)
     for t in range(first, last):
-        row, out = x + width * t, y + width * t
+        row, out, own = x + width * t, y + width * t, step * (t % per_row)
         mean = np.float32(sum_of_doubles(f, row, width) / width)
         for i in range(width):
             f[np.uintp(out + i)] = f[np.uintp(row + i)] - mean
         variance = sum_of_squares(f, out, width) / width
         scale = np.float32(1.0 / math.sqrt(variance + np.float64(f[epsilon])))
         for i in range(width):
-            normed = f[np.uintp(out + i)] * scale * f[np.uintp(gain + i)]
-            f[np.uintp(out + i)] = normed + f[np.uintp(bias + i)]
+            normed = f[np.uintp(out + i)] * scale * f[np.uintp(gain + own + i)]
+            f[np.uintp(out + i)] = normed + f[np.uintp(bias + own + i)]
 
 
 # -- sums and scales -------------------------------------------------------------------------------
@@ -84,6 +90,15 @@ def soft_cap(tid, nth, n, f, q, kv, w, x, width, cap, count):
     first, last = share(n[count] * width, tid, nth)
     for i in range(first, last):
         f[np.uintp(x + i)] = f[cap] * tanh32(f[np.uintp(x + i)] / f[cap])
+
+
+def clamp_rows(tid, nth, n, f, q, kv, w, x, width, cap, count):
+    """Bring x within -cap .. cap; NaN stays NaN."""
+    first, last = share(n[count] * width, tid, nth)
+    for i in range(first, last):
+        value = f[np.uintp(x + i)]
+        value = f[cap] if value > f[cap] else value
+        f[np.uintp(x + i)] = -f[cap] if value < -f[cap] else value
 
 
 def sigmoid_scale(tid, nth, n, f, q, kv, w, y, gate, width, count):
@@ -130,3 +145,21 @@ def relu2(tid, nth, n, f, q, kv, w, gate, width, count):
     for i in range(first, last):
         x = f[np.uintp(gate + i)]
         f[np.uintp(gate + i)] = np.float32(0) if x < np.float32(0) else x * x
+
+
+def gelu(tid, nth, n, f, q, kv, w, gate, width, count):
+    """GELU with the tanh form, in place; in float32, where ggml has a float16 table."""
+    first, last = share(n[count] * width, tid, nth)
+    for i in range(first, last):
+        f[np.uintp(gate + i)] = gelu32(f[np.uintp(gate + i)])
+
+
+def xielu(tid, nth, n, f, q, kv, w, gate, a, width, count):
+    """Activation xIELU, in place; alpha_n, alpha_p, beta, eps lie at ``a`` (arXiv 2411.13010)."""
+    first, last = share(n[count] * width, tid, nth)
+    for i in range(first, last):
+        x = f[np.uintp(gate + i)]
+        beta_x = f[a + 2] * x
+        below = f[a + 3] if x > f[a + 3] else x
+        negative = (expm1_32(below) - x) * f[a] + beta_x
+        f[np.uintp(gate + i)] = f[a + 1] * x * x + beta_x if x > np.float32(0) else negative

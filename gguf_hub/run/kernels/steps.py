@@ -48,6 +48,20 @@ def make_get_rows(dequantize):
     return get_rows
 
 
+def make_get_position_rows(dequantize):
+    """Return the lookup of positions' embeddings for one weight type."""
+
+    def get_position_rows(tid, nth, n, f, q, kv, w, w0, row_bytes, n_in, n_rows, y):
+        """Write the embeddings of the tokens' positions to ``y``, [T, n_in]."""
+        for number in range(n[N_SEQUENCES]):
+            t0, n_tokens, position, _, _ = sequence(n, number)
+            first, last = share(n_tokens, tid, nth)
+            for t in range(first, last):
+                dequantize(w, w0 + row_bytes * (position + t), f, y + n_in * (t0 + t), n_in)
+
+    return get_position_rows
+
+
 def copy_rows(tid, nth, n, f, q, kv, w, x, width, rows, y, count):
     """Gather the rows that want logits."""
     first, last = share(n[count], tid, nth)

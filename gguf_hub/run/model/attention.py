@@ -65,7 +65,8 @@ class AttentionWriter(LatentWriter):
     ) -> Activations:
         """Attend; return what attention has read, which a parallel network reads, too."""
         at, limits = self._at, self._limits
-        source = self._normed(vectors, "attn_norm.weight", at.residual, N_TOKENS)
+        own_norm = "attn_norm_2.weight" if "attn_norm_2.weight" in vectors else "attn_norm.weight"
+        source = self._normed(vectors, own_norm, at.residual, N_TOKENS)
         if self._config.latents:
             self._project_latents(layer, self._config.latents, vectors, source)
         else:
@@ -75,6 +76,9 @@ class AttentionWriter(LatentWriter):
         self._attend(layer, own, vectors, types)
         if self._config.latents:
             self._expand_values(layer, self._config.latents)
+        for name in ("ffn_norm.weight", "attn_norm.weight"):
+            if self._config.is_parallel and name in vectors and name != own_norm:
+                return self._normed(vectors, name, at.residual, N_TOKENS)
         return source
 
     def _project_qkv(self, layer: Layer, vectors: Mapping[str, int], source: Activations) -> None:
@@ -89,6 +93,10 @@ class AttentionWriter(LatentWriter):
         for name in biased:
             is_last = name == biased[-1]
             self._bias(vectors, name, parts[name], own[name].n_out, N_TOKENS, is_last=is_last)
+        for name in parts if c.clamp_kqv else ():
+            self._add("clamp_rows", x=parts[name], width=own[name].n_out,
+                      cap=self._scalar(c.clamp_kqv), count=N_TOKENS,
+                      is_last=name == list(parts)[-1])  # fmt: skip
         if c.has_query_gates:  # behind each head's queries
             d, n_q, n_head = layer.graph.head_dim, layer.graph.n_embd_q, layer.graph.n_head
             self._add("copy_parts", x=queries, x_stride=2 * n_q, x_step=2 * d, y=at.queries,
@@ -108,9 +116,8 @@ class AttentionWriter(LatentWriter):
         for name, x, n_head in present:
             per_row = 1 if c.arch.has_whole_norms and name != ONES else n_head
             width = n_head * g.head_dim // per_row
-            self._norm(
-                vectors, name, x, x, width, N_TOKENS, per_row=per_row, is_last=x == present[-1][1]
-            )
+            self._norm(vectors, name, x, x, width, N_TOKENS, per_row=per_row,
+                       is_last=x == present[-1][1], has_own=c.arch.has_own_norms)  # fmt: skip
 
     def _rotate_and_store(
         self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], types: str
@@ -187,6 +194,9 @@ class AttentionWriter(LatentWriter):
     def _project(self, layer: Layer, vectors: Mapping[str, int], stream: Stream) -> None:
         matrix = layer.matrices[_OUTPUTS[layer.graph.state.kind if layer.graph.state else ""]]
         rows = replace(stream.attn_out, width=matrix.n_in)
+        if "attn_sub_norm.weight" in vectors:
+            name = "attn_sub_norm.weight"
+            self._norm(vectors, name, rows.x, rows.x, rows.width, stream.count)
         self._quantize(rows, [matrix], stream.count)
         target = self._target(stream)
         self._matmul(

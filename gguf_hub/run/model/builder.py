@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gguf_hub.errors import UsageError
 from gguf_hub.gguf.memory.layout import Activations, LayerOffsets
 from gguf_hub.run.kernels.vm.extents import Bounds, Span
 from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS
@@ -20,7 +21,7 @@ from gguf_hub.run.model.per_layer import PerLayerWriter
 from gguf_hub.run.model.program import FULL_GRAPH, Program
 from gguf_hub.run.model.state import StateWriter
 from gguf_hub.run.model.steps import Stream
-from gguf_hub.run.model.weights import Layer
+from gguf_hub.run.model.weights import Layer, Matrix
 
 
 class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWriter):
@@ -37,7 +38,7 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWr
         if layers:
             self._rope_tables()
         stream = Stream(at.residual, at.attn_out)
-        is_parallel = self._config.arch.is_parallel  # all tokens of the last layer go on, too
+        is_parallel = self._config.is_parallel  # all tokens of the last layer go on, too
         for i, (layer, own) in enumerate(zip(layers, at.layers, strict=True)):
             self._layer = stage.first + i
             vectors = self._place(layer.vectors, own.vectors)
@@ -92,7 +93,7 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWr
 
     def _embed(self) -> None:
         at, c, embedding = self._at, self._config, self._weights.token_embd
-        is_scaled, is_last = c.embedding_scale != 1, not self._has_rope
+        is_scaled, is_last = c.embedding_scale != 1, not self._has_rope or c.arch.has_positions
         self._add(
             f"get_rows.{embedding.type.name}", is_last=is_scaled or is_last,
             w0=embedding.offset, row_bytes=embedding.row_bytes, n_in=embedding.n_in,
@@ -101,6 +102,26 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWr
         if is_scaled:
             self._add("scale_rows", is_last=is_last, x=at.residual, width=c.n_embd,
                       factor=self._scalar(c.embedding_scale), count=N_TOKENS)  # fmt: skip
+        if positions := self._weights.matrices.get("position_embd"):
+            self._add_positions(positions)
+
+    def _add_positions(self, rows: Matrix) -> None:
+        """Add the embedding of each token's position.
+
+        Raises:
+            UsageError: The context is longer than there are positions.
+        """
+        at, width = self._at, self._config.n_embd
+        if self._limits.n_ctx > rows.n_out:
+            raise UsageError(
+                f"a context of {self._limits.n_ctx:,} tokens: expected up to {rows.n_out:,}, as "
+                "this model has learned no more positions",
+                hint=f"ask for a context of {rows.n_out} with `-c {rows.n_out}`",
+            )
+        self._add(f"get_position_rows.{rows.type.name}", w0=rows.offset, row_bytes=rows.row_bytes,
+                  n_in=rows.n_in, n_rows=rows.n_out, y=at.normed.x)  # fmt: skip
+        self._add("add_rows", x=at.residual, y=at.normed.x, width=width,
+                  factor=self._scalar(1.0), count=N_TOKENS)  # fmt: skip
 
     def _outputs(self, stream: Stream, n_embd_attn: int) -> Stream:
         """Go on with the rows that want logits; keys and values of the others are in the cache.
@@ -128,6 +149,7 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWr
         )
         self._quantize(at.hidden, [output], stream.count)
         self._matmul(output, at.hidden, at.logits, count=stream.count, is_last=True)
+        self._bias(vectors, "output", at.logits, c.n_vocab, stream.count)
         if c.logit_scale != 1:
             self._add("scale_rows", x=at.logits, width=c.n_vocab,
                       factor=self._scalar(c.logit_scale), count=stream.count)  # fmt: skip

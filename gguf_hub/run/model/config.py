@@ -58,10 +58,12 @@ class ModelConfig(ModelSizes):
         rope_of_windows: Rotations in layers with windows, if they are others.
         score_log_multiplier: Of latent attention: how much of YaRN's factor scores have.
         router: Of the experts.
+        is_parallel: Whether feed-forward networks read what attention reads, or a norm of it.
         temperature: Of queries at far positions, if it is not 1.
         embedding_scale: Factor of the embeddings.
         residual_scale: Factor of what is added to the residual stream.
         score_scale: Factor of attention's scores; 0 for the root of a head's length, inverted.
+        clamp_kqv: Queries, keys and values are brought within this; 0 for no bound.
         score_cap: Soft cap of scores; 0 for none.
         logit_scale: Factor of the logits.
         logit_cap: Soft cap of logits; 0 for none.
@@ -76,10 +78,12 @@ class ModelConfig(ModelSizes):
     rope_of_windows: RopeConfig | None = None
     score_log_multiplier: float = 0.0
     router: RouterConfig = RouterConfig()
+    is_parallel: bool = False
     temperature: Temperature | None = None
     embedding_scale: float = 1.0
     residual_scale: float = 1.0
     score_scale: float = 0.0
+    clamp_kqv: float = 0.0
     score_cap: float = 0.0
     logit_scale: float = 1.0
     logit_cap: float = 0.0
@@ -123,7 +127,7 @@ def read_config(graph: Graph) -> ModelConfig:
         n_head=hparams.n_head,
         n_head_kv=hparams.n_head_kv,
         head_dim=hparams.head_dim,
-        n_ff=hparams.n_ff,
+        n_ff=hparams.n_ff // arch.n_ff_divisor,
         n_expert=hparams.n_expert,
         n_expert_used=hparams.n_expert_used,
         n_ff_exp=graph.n_ff_exp,
@@ -155,6 +159,7 @@ def _scales(graph: Graph) -> dict[str, Any]:
         "embedding_scale": (graph.value(H.embedding_scale.name) or 1.0) * root,
         "residual_scale": residual_scale,
         "score_scale": arch.score_scale(h) if arch.score_scale else score_scale,
+        "clamp_kqv": graph.value(H.clamp_kqv.name),
         "score_cap": graph.value(H.score_cap.name),
         "logit_scale": 1 / logit_scale if arch.divides_logits else logit_scale,
         "logit_cap": graph.value(H.logit_cap.name),

@@ -8,10 +8,10 @@ from dataclasses import replace
 from gguf_hub.gguf.memory.activations import ACTIVATION_OF, activation_bytes, activation_floats
 from gguf_hub.gguf.memory.layout import Activations, LayerOffsets
 from gguf_hub.run.model.steps import StepWriter, Stream
-from gguf_hub.run.model.weights import Experts, Layer, Matrix
+from gguf_hub.run.model.weights import XIELU, Experts, Layer, Matrix
 
-_ACTIVATIONS = {"silu": "silu_mul", "gelu": "gelu_mul", "relu2": "relu2",
-                "swiglu_oai": "swiglu_oai"}  # fmt: skip
+_ACTIVATIONS = {"silu": "silu_mul", "gelu": "gelu_mul", "swiglu_oai": "swiglu_oai",
+                "relu2": "relu2", "plain_gelu": "gelu", "xielu": "xielu"}  # fmt: skip
 _FUNCTIONS = {"chosen": 0, "softmax": 1, "sigmoid": 2}
 """Numbers of ``top_k_gate``; 3 is ``sigmoid``, chosen by logits."""
 
@@ -27,7 +27,7 @@ class FeedForwardWriter(StepWriter):
         if layer.experts and arch.has_dense_beside:
             self._side_by_side(layer, own, vectors, stream)
             return
-        if not arch.is_parallel:
+        if not self._config.is_parallel:
             is_other = arch.post_attention_norm_is_before_ffn
             name = "post_attention_norm.weight" if is_other else "ffn_norm.weight"
             name = "attn_norm.weight" if arch.is_one_part else name
@@ -80,15 +80,23 @@ class FeedForwardWriter(StepWriter):
         for name, y in zip(names[:2], (gate_rows.x, places[up]), strict=True):
             self._bias(vectors, name, y, up.n_out, count)
         gate_rows = replace(gate_rows, width=up.n_out)
-        self._activate(gate_rows, up_rows, [down], count)
+        numbers = {"a": vectors[XIELU]} if XIELU in vectors else {}
+        self._activate(gate_rows, up_rows, [] if "ffn_sub_norm.weight" in vectors else [down],
+                       count, **numbers)  # fmt: skip
+        if "ffn_sub_norm.weight" in vectors:
+            x, width = gate_rows.x, gate_rows.width
+            self._norm(vectors, "ffn_sub_norm.weight", x, x, width, count)
+            self._quantize(gate_rows, [down], count)
         self._matmul(down, gate_rows, target, count=count, is_added=is_added, is_last=True)
         self._bias(vectors, names[2], target, down.n_out, count)
 
-    def _activate(self, gate: Activations, up: int, readers: list[Matrix], count: int) -> None:
+    def _activate(
+        self, gate: Activations, up: int, readers: list[Matrix], count: int, **numbers: int
+    ) -> None:
         """Compute the activation over the gate's rows, quantised for what reads them."""
         kernel = _ACTIVATIONS[self._config.arch.activation]
-        if kernel == "relu2":
-            self._add(kernel, gate=gate.x, width=gate.width, count=count)
+        if not self._config.arch.is_gated:
+            self._add(kernel, is_last=True, gate=gate.x, width=gate.width, count=count, **numbers)
         else:
             self._add(kernel, gate=gate.x, up=up, width=gate.width, count=count)
         self._quantize(gate, readers, count)

@@ -85,14 +85,18 @@ class StepWriter:
 
     def _norm(
         self, vectors: Mapping[str, int], name: str, x: int, y: int, width: int, count: int,
-        *, per_row: int = 1, is_last: bool = True,
+        *, per_row: int = 1, is_last: bool = True, has_own: bool = False,
     ) -> None:  # fmt: skip
-        """Norm rows of ``width``, ``per_row`` of them for each counted one."""
+        """Norm rows of ``width``, ``per_row`` of them for each counted one.
+
+        Of a layer norm, each of these may have its own weights.
+        """
         epsilon, gain = self._scalar(self._config.epsilon), vectors[name]
         if self._config.arch.has_layer_norm:
             bias = vectors[name.replace(".weight", ".bias")]
             self._add("layer_norm", is_last=is_last, x=x, gain=gain, bias=bias, width=width,
-                      epsilon=epsilon, y=y, count=count)  # fmt: skip
+                      epsilon=epsilon, y=y, count=count, per_row=per_row,
+                      step=width if has_own else 0)  # fmt: skip
         else:
             self._add("rms_norm", is_last=is_last, x=x, gain=gain, width=width, epsilon=epsilon,
                       y=y, count=count, per_row=per_row)  # fmt: skip

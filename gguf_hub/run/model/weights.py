@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.errors import GgufError, UnsupportedGgufError
+from gguf_hub.gguf.arch.architecture import NORMS
 from gguf_hub.gguf.arch.graph import (
     FUSED_EXPERTS,
     Graph,
@@ -25,6 +26,7 @@ from gguf_hub.gguf.arch.graph import (
     shared_width,
 )
 from gguf_hub.gguf.arch.states import CONV_KERNELS
+from gguf_hub.gguf.hparams import GraphHyperParameters
 from gguf_hub.gguf.runnable import NOT_RUNNABLE, find_graph_obstacles, join_obstacles
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.gguf.types import QuantType
@@ -36,6 +38,8 @@ _ROPE_FACTORS = {
 }  # fmt: skip
 ONES = "ones"
 """A vector that no file has: what norms without weights multiply by, [d]."""
+XIELU = "xielu"
+"""Another one: the numbers of a layer's activation, as the step of this name reads them, [4]."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +215,11 @@ def read_model(file: Gguf) -> tuple[ModelConfig, Weights]:
     """
     _check_runnable(file)  # first: no more layers than tensors are looked at
     graph = read_graph(file.hparams)
-    config = replace(read_config(graph), n_ff_shexp=shared_width(file.tensors))
+    config = replace(
+        read_config(graph),
+        n_ff_shexp=shared_width(file.tensors),
+        is_parallel=graph.is_parallel(file.tensors),
+    )
     return config, _WeightReader(file, graph, config).read()
 
 
@@ -248,15 +256,15 @@ class _WeightReader:
         output = token_embd
         if tensors.has("output.weight"):
             output = tensors.rows("output.weight", c.n_embd, c.n_vocab)
-        vectors = {name: tensors.floats(name) for name in self._vectors[""]
+        vectors = {name: tensors.floats(name) for name in self._vectors.get("", [])
                    if name not in _ROPE_FACTORS.values()}  # fmt: skip
         return Weights(
             token_embd=token_embd,
             layers=tuple(self._layer(i) for i in range(c.n_layer)),
-            vectors=self._complete(vectors),
+            vectors=self._complete(vectors, (f"{c.arch.output_norm}.weight",)),
             output=output,
             rope_factors=tensors.rope_factors(),
-            matrices=self._per_layer_matrices(),
+            matrices=self._per_layer_matrices() | self._positions(),
         )
 
     def _per_layer_matrices(self) -> dict[str, Matrix]:
@@ -270,9 +278,16 @@ class _WeightReader:
             "per_layer_model_proj": self._tensors.matrix(project, *self._shapes[project]),
         }
 
+    def _positions(self) -> dict[str, Matrix]:
+        """Return the embeddings of positions, if there are any."""
+        name = "position_embd.weight"
+        if name not in self._shapes:
+            return {}
+        return {"position_embd": self._tensors.matrix(name, *self._shapes[name])}
+
     def _layer(self, i: int) -> Layer:
         b, c, graph = f"blk.{i}.", self._config, self._config.layers[i]
-        vectors = {name: self._tensors.floats(b + name) for name in self._vectors[b]}
+        vectors = {name: self._tensors.floats(b + name) for name in self._vectors.get(b, [])}
         for name in vectors.keys() & set(CONV_KERNELS):  # one row of channels for each tap
             n_taps = self._shapes[b + name][0]
             vectors[name] = np.ascontiguousarray(vectors[name].reshape(-1, n_taps).T).ravel()
@@ -299,7 +314,9 @@ class _WeightReader:
                 for part, plane in planes.items()
                 if part != "gate" or c.arch.is_gated
             }
-        return Layer(graph, self._complete(vectors), matrices, experts)
+        if c.arch.activation == "xielu":
+            vectors[XIELU] = xielu_numbers(self._graph.hparams, i)
+        return Layer(graph, self._complete(vectors, NORMS), matrices, experts)
 
     def _matrix(self, name: str) -> Matrix:
         """Return a matrix, or those of all heads as one."""
@@ -334,17 +351,33 @@ class _WeightReader:
             vectors |= {"ffn_gate.bias": bias[:half], "ffn_up.bias": bias[half:]}
 
     def _complete(
-        self, vectors: dict[str, NDArray[np.float32]]
+        self, vectors: dict[str, NDArray[np.float32]], norms: tuple[str, ...]
     ) -> Mapping[str, NDArray[np.float32]]:
         """Add what layer norms without a bias add, and what norms without weights multiply by."""
         arch = self._config.arch
+        if arch.has_weightless_norms:
+            vectors |= {name: np.ones(self._config.n_embd, np.float32) for name in norms}
         if arch.has_layer_norm:
-            for name in [name for name in vectors if name.endswith("_norm.weight")]:
+            for name in [name for name in vectors if "norm" in name and name.endswith(".weight")]:
                 zeros = np.zeros_like(vectors[name])
                 vectors.setdefault(name.replace(".weight", ".bias"), zeros)
         if arch.has_plain_norms or arch.has_value_norms:
             vectors[ONES] = np.ones(self._config.head_dim, np.float32)
         return vectors
+
+
+def xielu_numbers(hparams: GraphHyperParameters, i: int) -> NDArray[np.float32]:
+    """Return alpha_n, alpha_p, beta and eps of layer ``i`` as xIELU multiplies by them.
+
+    The first two are made of what the file says: beta + softplus(alpha_n), softplus(alpha_p).
+    """
+    H = GraphHyperParameters
+    alpha_n, alpha_p, beta, eps = (
+        np.float64(hparams.numbers(hparam, i + 1)[i])
+        for hparam in (H.xielu_alpha_n, H.xielu_alpha_p, H.xielu_beta, H.xielu_eps)
+    )
+    softplus = np.logaddexp(0, [alpha_n, alpha_p])
+    return np.array([beta + softplus[0], softplus[1], beta, eps], np.float32)
 
 
 def _split_name(name: str) -> tuple[str, str]:

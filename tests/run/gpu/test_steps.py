@@ -84,12 +84,17 @@ CASES = {
                     {"stride": 210, "width": 65, "per_row": 3}, 8 * ULP),
     "layer_norm": Case("layer_norm", lambda t: {"x": floats(t, 700), "gain": floats(700),
                        "bias": floats(700, seed=1), "y": floats(t, 700, seed=2),
-                       "epsilon": one(1e-5)}, {"width": 700}, 8 * ULP),
+                       "epsilon": one(1e-5)}, {"width": 700, "per_row": 1, "step": 0}, 8 * ULP),
+    "layer_norm of heads": Case(
+        "layer_norm", lambda t: {"x": floats(t, 3, 65, spread=9), "gain": floats(3, 65),
+                                 "bias": floats(3, 65, seed=1), "y": floats(t, 3, 65, seed=2),
+                                 "epsilon": one(1e-5)},
+        {"width": 65, "per_row": 3, "step": 65}, 8 * ULP),
     # the CPU's mean is rounded to a float: by 2**-15 where the spread is 0.01
     "layer_norm far from 0": Case(
         "layer_norm", lambda t: {"x": 1000 + floats(t, 700, spread=0.01), "gain": floats(700),
                                  "bias": floats(700, seed=1), "epsilon": one(1e-9)},
-        {"width": 700, "y": -1}, 2**-8),
+        {"width": 700, "per_row": 1, "step": 0, "y": -1}, 2**-8),
     "add_bias": Case("add_bias", lambda t: {"y": floats(t, 37), "bias": floats(37)}, {"width": 37}),
     "add_expert_bias": Case(
         "add_expert_bias", lambda t: {**pairs(t), "biases": floats(5, 37)},
@@ -103,6 +108,8 @@ CASES = {
                      "factor": one(0.3)}, {"width": 37}, ULP),
     "soft_cap": Case("soft_cap", lambda t: {"x": floats(t, 37, spread=40), "cap": one(30)},
                      {"width": 37}, 2 * ULP),
+    "clamp_rows": Case("clamp_rows", lambda t: {"x": floats(t, 37), "cap": one(0.7)},
+                       {"width": 37}),
     "sigmoid_scale": Case("sigmoid_scale", lambda t: {"y": floats(t, 37), "gate":
                           floats(t, spread=30)}, {"width": 37}, 2 * ULP),
     "sigmoid_gate": Case(
@@ -127,6 +134,9 @@ CASES = {
     "gelu_mul": Case("gelu_mul", gated, {"width": 37}, 2 * ULP),
     "swiglu_oai": Case("swiglu_oai", gated, {"width": 37}, 2 * ULP),
     "relu2": Case("relu2", lambda t: {"gate": floats(t, 37)}, {"width": 37}),
+    "gelu": Case("gelu", lambda t: {"gate": floats(t, 37, spread=3)}, {"width": 37}, 2 * ULP),
+    "xielu": Case("xielu", lambda t: {"gate": floats(t, 37, spread=3), "a": np.array(
+                  [1.1, 0.8, 0.5, -1e-6], np.float32)}, {"width": 37}, 4 * ULP),
     "scale_pairs": Case(
         "scale_pairs", lambda t: {"x": floats(t, 37), "weights": floats(t, 3),
                                   "y": floats(t, 3, 37)},
@@ -207,15 +217,16 @@ def test_only_what_is_quantised_itself_is_fused() -> None:
     assert fuse([second, first, second, again]) == [(second,), (first, second), (again,)]
 
 
-@pytest.mark.parametrize("kernel", [*ACTIVATIONS, "relu2"])
+@pytest.mark.parametrize("kernel", [*ACTIVATIONS, "relu2", "gelu"])
 def test_activations_of_what_is_large_or_no_number(
     kernel: str, device: Any, builder: KernelBuilder
 ) -> None:
     edges = [0, -0.0, 1e-20, 88, -88, 89, -89, 1e4, -1e4, 1e30, -1e30, np.nan, np.inf, -np.inf]
     up = np.full((1, len(edges)), 0.7, np.float32)
     arrays = {"gate": np.array([edges], np.float32), "up": up}
-    if kernel == "relu2":
+    if "up" not in ARGUMENTS[kernel]:
         del arrays["up"]
+    if kernel == "relu2":
         arrays["gate"][:, -5:-3] = 3  # whose squares are no float
     twin = Twin(device, builder, arrays)
     gpu = twin.run([step(kernel, **twin.at, width=len(edges), count=N_TOKENS)], Header(1))

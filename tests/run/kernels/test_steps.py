@@ -81,7 +81,13 @@ CASES: dict[str, tuple[str, dict[str, np.ndarray], dict[str, int], str, Callable
     "layer_norm": (
         "layer_norm",
         {"x": X + 5, "gain": GAIN, "bias": BIAS, "epsilon": one(1e-2), "y": NOTHING},
-        {"width": D}, "y",
+        {"width": D, "per_row": 1, "step": 0}, "y",
+        lambda x, gain, bias, epsilon, y:
+            normed(x - x.mean(-1, keepdims=True), epsilon) * gain + bias),
+    "layer_norm of heads": (
+        "layer_norm",
+        {"x": HEADS - 2, "gain": floats(3, D), "bias": floats(3, D), "epsilon": one(1e-2),
+         "y": np.zeros_like(HEADS)}, {"width": D, "per_row": 3, "step": D}, "y",
         lambda x, gain, bias, epsilon, y:
             normed(x - x.mean(-1, keepdims=True), epsilon) * gain + bias),
     "add_bias": ("add_bias", {"y": X, "bias": BIAS}, {"width": D}, "y", lambda y, bias: y + bias),
@@ -94,6 +100,9 @@ CASES: dict[str, tuple[str, dict[str, np.ndarray], dict[str, int], str, Callable
     "soft_cap": (
         "soft_cap", {"x": 40 * X, "cap": one(30)}, {"width": D}, "x",
         lambda x, cap: cap * np.tanh(x / cap)),
+    "clamp_rows": (
+        "clamp_rows", {"x": X, "cap": one(0.7)}, {"width": D}, "x",
+        lambda x, cap: np.clip(x, -cap, cap)),
     "sigmoid_scale": (
         "sigmoid_scale", {"y": X, "gate": G[:, 0].copy()}, {"width": D}, "y",
         lambda y, gate: y * sigmoid(gate)[:, None]),
@@ -125,6 +134,12 @@ CASES: dict[str, tuple[str, dict[str, np.ndarray], dict[str, int], str, Callable
         "swiglu_oai", {"gate": 3 * G, "up": 5 * X}, {"width": D}, "gate", swiglu_oai),
     "relu2": (
         "relu2", {"gate": G}, {"width": D}, "gate", lambda gate: np.maximum(gate, 0) ** 2),
+    "gelu": ("gelu", {"gate": G}, {"width": D}, "gate", lambda gate: gelu(gate)),
+    "xielu": (
+        "xielu", {"gate": G, "a": np.array([1.1, 0.8, 0.5, -1e-2], np.float32)}, {"width": D},
+        "gate", lambda gate, a: np.where(
+            gate > 0, a[1] * gate**2 + a[2] * gate,
+            (np.expm1(np.minimum(gate, a[3])) - gate) * a[0] + a[2] * gate)),
     "scale_by_position": (
         "scale_by_position", {"x": X, "scale": one(0.1)}, {"width": D, "length": 3, "offset": 1},
         "x", lambda x, scale:
@@ -199,8 +214,8 @@ def test_norms_may_be_written_where_they_read(builder: KernelBuilder) -> None:
     found = run_everywhere(builder, "rms_norm", arrays, width=D, per_row=3, y=0)
     np.testing.assert_array_equal(found["x"], apart["y"])
     arrays = {"x": X, "gain": GAIN, "bias": BIAS, "epsilon": one(1e-5)}
-    apart = run_step("layer_norm", {**arrays, "y": NOTHING}, T, width=D)
-    found = run_everywhere(builder, "layer_norm", arrays, width=D, y=0)
+    apart = run_step("layer_norm", {**arrays, "y": NOTHING}, T, width=D, per_row=1, step=0)
+    found = run_everywhere(builder, "layer_norm", arrays, width=D, per_row=1, step=0, y=0)
     np.testing.assert_array_equal(found["x"], apart["y"])
 
 
@@ -208,7 +223,7 @@ def test_a_mean_far_from_zero_cancels_in_double_precision() -> None:
     x = (1000 + floats(T, D, spread=0.01)).astype(np.float32)
     arrays = {"x": x, "gain": np.ones(D, np.float32), "bias": np.zeros(D, np.float32),
               "epsilon": one(0), "y": NOTHING}  # fmt: skip
-    found = run_step("layer_norm", arrays, T, width=D)["y"]
+    found = run_step("layer_norm", arrays, T, width=D, per_row=1, step=0)["y"]
     exact = x.astype(float)
     expected = normed(exact - exact.mean(-1, keepdims=True), 0)
     # the mean is rounded to float32: by 2**-15 where the spread is 0.01

@@ -21,6 +21,16 @@ fn exp32(x: f32) -> f32 {
   return select(scaled, x, is_nan(x));
 }
 
+// e**x - 1: near 0 by its series, which does not cancel
+fn expm132(x: f32) -> f32 {
+  var p = 1.0 / 5040.0 * x + 1.0 / 720.0;
+  p = p * x + 1.0 / 120.0;
+  p = p * x + 1.0 / 24.0;
+  p = p * x + 1.0 / 6.0;
+  p = p * x + 0.5;
+  return select(exp32(x) - 1.0, (p * x) * x + x, abs(x) < 0.35);
+}
+
 fn exp32x4(x: vec4<f32>) -> vec4<f32> {
   return vec4<f32>(exp32(x.x), exp32(x.y), exp32(x.z), exp32(x.w));
 }

@@ -43,6 +43,8 @@ def kernel_function(name: str, isa: str) -> Callable:
 def _make(step: str, weight_type: str, isa: str) -> Callable:
     if step == "get_rows":
         return steps.make_get_rows(generic.DEQUANTIZE[weight_type])
+    if step == "get_position_rows":
+        return steps.make_get_position_rows(generic.DEQUANTIZE[weight_type])
     if step in ("decode", "encode", "encode_weighted"):
         return _transcoder(step, weight_type, isa)
     if step in ("matmul", "expert_matmul", "head_matmul"):

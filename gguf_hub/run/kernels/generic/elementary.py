@@ -21,6 +21,8 @@ _T1, _T2 = np.float32(-3.33332819422e-1), np.float32(1.33314422036e-1)
 _T3, _T4 = np.float32(-5.37397155531e-2), np.float32(2.06390887954e-2)
 _T5 = np.float32(-5.70498872745e-3)
 _SMALL, _LARGE = np.float32(0.625), np.float32(10.0)  # beyond the second, tanh rounds to 1
+_E3, _E4, _E5 = np.float32(1 / 6), np.float32(1 / 24), np.float32(1 / 120)
+_E6, _E7, _NEAR = np.float32(1 / 720), np.float32(1 / 5040), np.float32(0.35)
 _TWO, _UNDERFLOW = np.float32(2.0), np.float32(-88.0)
 _GELU_1, _GELU_3 = np.float32(1.5957691216), np.float32(0.044715)  # 2 sqrt(2 / pi)
 
@@ -46,6 +48,22 @@ def exp32(x):
     # times 2**k, by adding k to the exponent
     bits = np.int32(value.view(np.int32)) + (np.int32(k) << np.int32(23))
     return np.int32(bits).view(np.float32)
+
+
+@register_jitable
+def expm1_32(x):
+    """Return e**x - 1 within 4 units in the last place, for x as in ``exp32``; NaN stays NaN.
+
+    Near 0 by its series, which does not cancel: what is left out of it is less than 0.35**8 / 8!.
+    """
+    x = np.float32(x)
+    p = np.float32(_E7 * x + _E6)
+    p = np.float32(p * x + _E5)
+    p = np.float32(p * x + _E4)
+    p = np.float32(p * x + _E3)
+    p = np.float32(p * x + _HALF)
+    near = np.float32(np.float32(p * x) * x + x)
+    return near if abs(x) < _NEAR else np.float32(exp32(x) - _ONE)
 
 
 @register_jitable

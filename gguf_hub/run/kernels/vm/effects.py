@@ -15,6 +15,7 @@ _ACTIVATION = {"gate": "updated"}
 
 _OUTPUTS: dict[str, dict[str, str]] = {
     "get_rows": {"y": "written"},
+    "get_position_rows": {"y": "written"},
     "copy_rows": {"y": "written"},
     "copy_parts": {"y": "updated"},  # there may be gaps between the parts
     "rope_table": {"table": "written"},
@@ -28,6 +29,7 @@ _OUTPUTS: dict[str, dict[str, str]] = {
     "scale_rows": {"x": "updated"},
     "add_rows": {"x": "updated"},
     "soft_cap": {"x": "updated"},
+    "clamp_rows": {"x": "updated"},
     "sigmoid_scale": {"y": "updated"},
     "sigmoid_gate": {"y": "updated"},
     "silu_gate": {"y": "updated"},
@@ -57,6 +59,8 @@ _OUTPUTS: dict[str, dict[str, str]] = {
     "gelu_mul": _ACTIVATION,
     "swiglu_oai": _ACTIVATION,
     "relu2": _ACTIVATION,
+    "gelu": _ACTIVATION,
+    "xielu": _ACTIVATION,
     "combine": {"x": "written"},
     "read_bytes": {"results": "written"},
 }  # fmt: skip

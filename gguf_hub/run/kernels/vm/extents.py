@@ -167,6 +167,15 @@ def _get_rows(call: Call, w0: int, row_bytes: int, n_in: int, ids: int, y: int) 
     yield Extent("f", y, n_in * tokens)
 
 
+def _get_position_rows(
+    call: Call, w0: int, row_bytes: int, n_in: int, n_rows: int, y: int
+) -> Extents:
+    require(call.span.end <= n_rows, "position {} of {}", call.span.end - 1, n_rows)
+    yield call.sequences()
+    yield Extent("w", w0, _rows(n_rows, row_bytes, _weight_bytes(call.type, n_in)))
+    yield Extent("f", y, n_in * call.span.n_tokens)
+
+
 def _copy_rows(call: Call, x: int, width: int, rows: int, y: int, count: int) -> Extents:
     n_rows = call.count(count)
     yield Extent("n", rows, n_rows, "rows")
@@ -298,6 +307,7 @@ _EXTENTS: dict[str, Callable[..., Extents]] = {
     **GRAPH_EXTENTS,
     **STATE_EXTENTS,
     "get_rows": _get_rows,
+    "get_position_rows": _get_position_rows,
     "copy_rows": _copy_rows,
     "quantize_q8_0": _quantize("q8_0"),
     "quantize_q8_k": _quantize("q8_k"),

@@ -22,10 +22,13 @@ def _rms_norm(
 
 
 def _layer_norm(
-    call: Call, x: int, gain: int, bias: int, width: int, epsilon: int, y: int, count: int
-) -> Extents:
-    yield from _rms_norm(call, x, gain, width, epsilon, y, count, 1)
-    yield Extent("f", bias, width)
+    call: Call, x: int, gain: int, bias: int, width: int, epsilon: int, y: int, count: int,
+    per_row: int, step: int,
+) -> Extents:  # fmt: skip
+    require(per_row > 0, "{} parts", per_row)
+    yield from _rms_norm(call, x, gain, width, epsilon, y, count, per_row)
+    yield Extent("f", gain, step * (per_row - 1) + width)
+    yield Extent("f", bias, step * (per_row - 1) + width)
 
 
 def _add_bias(call: Call, y: int, bias: int, width: int, count: int) -> Extents:
@@ -53,8 +56,13 @@ def _two_rows(call: Call, x: int, y: int, width: int, count: int) -> Extents:
     yield Extent("f", y, width * call.count(count))
 
 
-def _relu2(call: Call, gate: int, width: int, count: int) -> Extents:
+def _in_place(call: Call, gate: int, width: int, count: int) -> Extents:
     yield Extent("f", gate, width * call.count(count))
+
+
+def _xielu(call: Call, gate: int, a: int, width: int, count: int) -> Extents:
+    yield from _in_place(call, gate, width, count)
+    yield Extent("f", a, 4)
 
 
 def _copy_parts(
@@ -211,6 +219,7 @@ GRAPH_EXTENTS: dict[str, Callable[..., Extents]] = {
     "scale_rows": _scale_rows,
     "add_rows": _add_rows,
     "soft_cap": _scale_rows,
+    "clamp_rows": _scale_rows,
     "sigmoid_scale": _sigmoid_scale,
     "scale_by_position": _scale_by_position,
     "rope_table": _rope_table,
@@ -222,7 +231,9 @@ GRAPH_EXTENTS: dict[str, Callable[..., Extents]] = {
     "silu_mul": _two_rows,
     "gelu_mul": _two_rows,
     "swiglu_oai": _two_rows,
-    "relu2": _relu2,
+    "relu2": _in_place,
+    "gelu": _in_place,
+    "xielu": _xielu,
     "combine": _combine,
 }
 """Step -> what it can touch."""

@@ -49,6 +49,8 @@ softmax or the sigmoid of these; or chosen and weighted by the softmax or sigmoi
 ARGUMENTS: dict[str, tuple[str, ...]] = {
     # the embeddings of the call's tokens, as floats
     "get_rows": ("w0", "row_bytes", "n_in", "ids", "y"),
+    # the embeddings of their positions, of which there are n_rows
+    "get_position_rows": ("w0", "row_bytes", "n_in", "n_rows", "y"),
     # the rows that want logits, one after another
     "copy_rows": ("x", "width", "rows", "y", "count"),
     # parts of rows to other places: y[t, p] = x[t, p], each row and part a stride and a step apart
@@ -62,17 +64,21 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     # in place: the same of groups with gains of their own; parts divided by their lengths
     "group_norm": ("x", "gain", "width", "n_group", "epsilon", "count"),
     "l2_norm": ("x", "stride", "width", "per_row", "epsilon", "count"),
-    # each row less its mean, divided by its standard deviation, times the gain, plus the bias
-    "layer_norm": ("x", "gain", "bias", "width", "epsilon", "y", "count"),
+    # each part of a row less its mean, divided by its standard deviation, times the gain, plus the
+    # bias; those of parts are a step apart
+    "layer_norm": (
+        "x", "gain", "bias", "width", "epsilon", "y", "count", "per_row", "step",
+    ),
     # y[t] += bias; y[pair] += the bias of its expert
     "add_bias": ("y", "bias", "width", "count"),
     "add_expert_bias": ("y", "biases", "width", "n_expert", "expert_ids", "count"),
     # y[pair] times the factor of its expert
     "scale_by_expert": ("y", "scales", "width", "n_expert", "expert_ids", "count"),
-    # in place: x times factor; x plus factor * y; cap times tanh(x / cap)
+    # in place: x times factor; x plus factor * y; cap times tanh(x / cap); within -cap .. cap
     "scale_rows": ("x", "width", "factor", "count"),
     "add_rows": ("x", "y", "width", "factor", "count"),
     "soft_cap": ("x", "width", "cap", "count"),
+    "clamp_rows": ("x", "width", "cap", "count"),
     # in place: rows y[t] times sigmoid(gate[t]); elements of y times sigmoid(gate)
     "sigmoid_scale": ("y", "gate", "width", "count"),
     "sigmoid_gate": ("y", "gate", "stride", "width", "per_row", "count"),
@@ -141,11 +147,14 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "encode_weighted": (
         "first", "rows", "row_bytes", "n_in", "x", "x_stride", "scratch", "importance",
     ),
-    # SwiGLU, GEGLU, gpt-oss's clamped SwiGLU and squared ReLU, written over gate
+    # SwiGLU, GEGLU, gpt-oss's clamped SwiGLU, squared ReLU, GELU and xIELU, written over gate; a
+    # are the four numbers of the last one
     "silu_mul": ("gate", "up", "width", "count"),
     "gelu_mul": ("gate", "up", "width", "count"),
     "swiglu_oai": ("gate", "up", "width", "count"),
     "relu2": ("gate", "width", "count"),
+    "gelu": ("gate", "width", "count"),
+    "xielu": ("gate", "a", "width", "count"),
     # x[t] (+)= sum over its pairs of (weight *) y[pair]
     "combine": ("y", "weights", "n_expert_used", "width", "x", "count", "is_added", "is_weighted"),
     # read bytes of the file and do nothing with them: how fast memory is
