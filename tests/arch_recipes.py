@@ -155,6 +155,10 @@ _NO_ROPE = "rope.freq_base rope.dimension_count"
 _T, _F = True, False
 
 RECIPES: dict[str, Recipe] = {
+    "bailingmoe": Recipe(
+        "bailingmoe", [f"{_MOE_LAYER} {SHARED}"] * 3,
+        {**MOE, "expert_shared_count": 2, "expert_weights_norm": True,
+         "expert_weights_scale": 1.5}, seed=18),
     "bailingmoe2": Recipe(
         "bailingmoe2",
         [f"{_BAILING} {FFN}", *[f"{_BAILING} {EXPERTS} {SHARED} exp_probs_b.bias"] * 2],
@@ -164,6 +168,9 @@ RECIPES: dict[str, Recipe] = {
     "cohere2": Recipe(
         "cohere2", [f"attn_norm {ATTENTION} {FFN}"] * 5,
         {**WINDOW, **_EPS, "logit_scale": 0.7}, TIED),
+    "deepseek": Recipe(
+        "deepseek", [DENSE, *[f"{_MOE_LAYER} {SHARED}"] * 2],
+        {**MOE, **_DENSE_FIRST, "expert_shared_count": 2, "expert_weights_scale": 1.5}, seed=8),
     "deepseek2": Recipe(
         "deepseek2",
         [f"{LATENT} {FFN}", *[f"{LATENT} {EXPERTS} {SHARED} exp_probs_b.bias"] * 2],
@@ -180,12 +187,24 @@ RECIPES: dict[str, Recipe] = {
         "deepseek2",
         [*[f"{_LITE} {FFN}"] * 25, *[f"{_LITE} {EXPERTS} {SHARED}"] * 2],
         {**MLA, "attention.q_lora_rank": None, "leading_dense_block_count": 25}, seed=20),
+    "dots1": Recipe(
+        "dots1", [_QWEN3, *[f"{_QK_MOE} {SHARED} exp_probs_b.bias"] * 2],
+        {**WIDE, **MOE, **SIGMOID, **_DENSE_FIRST, "attention.head_count_kv": 4,
+         "expert_shared_count": 2, "expert_weights_scale": 2.5, "expert_weights_norm": True},
+        seed=6),
     "ernie4_5": Recipe("ernie4_5", [DENSE] * 3, WIDE, TIED),
     "ernie4_5-moe": Recipe(
         "ernie4_5-moe", [DENSE, *[f"{_MOE_LAYER} {SHARED} exp_probs_b.bias"] * 2],
         {**WIDE, **MOE, **_DENSE_FIRST, **_SHARED_FF, "interleave_moe_layer_step": 1}, TIED,
         seed=2),
     "exaone4": Recipe("exaone4", [_EXAONE] * 3, other=f"{TIED} rope_freqs"),
+    "exaone-moe": Recipe(
+        "exaone-moe",
+        [_QWEN3, *[f"{_QK_MOE} {SHARED} exp_probs_b.bias"] * 4, f"{_QWEN3} {MTP}"],
+        {**WIDE, **MOE, **SIGMOID, **WINDOW, **_DENSE_FIRST, **_SHARED_FF,
+         "expert_shared_count": 2, "expert_weights_scale": 2.5, "expert_weights_norm": True,
+         "nextn_predict_layers": 1, "rope.freq_base_swa": 77.0},
+        unused=f"{MTP} rope.freq_base_swa", seed=13),
     "gemma": Recipe("gemma", [DENSE] * 3, WIDE, TIED, embedding=0.2),
     "gemma2": Recipe(
         "gemma2", [_GEMMA2] * 4,
@@ -285,6 +304,11 @@ RECIPES: dict[str, Recipe] = {
         "llama4", [DENSE, f"{_MOE_LAYER} {SHARED}"] * 2,
         {**WIDE, **MOE, "expert_count": 128, "expert_used_count": 1,
          "interleave_moe_layer_step": 2}, seed=12),
+    "maincoder": Recipe("maincoder", [_QWEN3] * 3, WIDE, TIED),
+    "mellum": Recipe(
+        "mellum", [_QK_MOE] * 5,
+        {**WIDE, **MOE, **WINDOW, **yarn(4.0, 64), "rope.freq_base_swa": 77.0},
+        unused="rope.freq_base_swa", seed=7),
     "minicpm": Recipe("minicpm", [DENSE] * 3, WIDE, TIED, embedding=0.2),
     "minimax-m2": Recipe(
         "minimax-m2", [f"{_MOE_LAYER} {FULL_NORMS} exp_probs_b.bias"] * 3,
@@ -328,6 +352,8 @@ RECIPES: dict[str, Recipe] = {
     "olmoe": Recipe(
         "olmoe", [f"{_MOE_LAYER} {FULL_NORMS}"] * 3,
         {**NARROW_MOE, "attention.head_count_kv": 4}, seed=22),
+    "pangu-embedded": Recipe(
+        "pangu-embedded", [f"{DENSE} {BIASES} attn_output.bias"] * 3, WIDE),
     "phi3-long": Recipe(
         "phi3", [_PHI3] * 3, {**_PHI3_KEYS, "rope.scaling.original_context_length": 32},
         _PHI3_HEAD, unused="rope_factors_short attention.sliding_window"),

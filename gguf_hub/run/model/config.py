@@ -227,7 +227,9 @@ def _rope_of_windows(graph: Graph, rope: RopeConfig) -> RopeConfig | None:
     if windows.is_plain:
         own = RopeConfig(n_rot=rope.n_rot, freq_base=rope.freq_base, scaling="none")
     usual = windows.freq_base or own.freq_base
-    own = replace(own, freq_base=h.get(H.rope_freq_base_swa, usual))
+    if H.rope_freq_base_swa.name in graph.arch.reads:
+        usual = h.get(H.rope_freq_base_swa, usual)
+    own = replace(own, freq_base=usual)
     if windows.has_own_heads:
         return replace(own, n_rot=h.n_rot_swa)
     return None if own == rope else own
