@@ -113,6 +113,8 @@ class Recipe:
 _LITE = LATENT.replace("attn_q_a attn_q_a_norm attn_q_b", "attn_q")
 _MOE_LAYER = f"attn_norm {ATTENTION} ffn_norm {EXPERTS}"
 _QK_MOE = f"attn_norm {ATTENTION} {HEAD_NORMS} ffn_norm {EXPERTS}"
+_AFMOE = f"{ATTN} {HEAD_NORMS} {POST_NORMS} attn_gate:D,Q"
+_COHERE = f"attn_norm {ATTENTION}"
 _BAILING = f"attn_norm attn_qkv {HEAD_NORMS} attn_output ffn_norm"
 _NO_PRE_NORM = f"{ATTENTION} {FULL_NORMS} {FFN} {POST_NORMS}"
 _EXAONE = f"{ATTENTION} {HEAD_NORMS} {FFN} {POST_NORMS}"
@@ -155,6 +157,12 @@ _NO_ROPE = "rope.freq_base rope.dimension_count"
 _T, _F = True, False
 
 RECIPES: dict[str, Recipe] = {
+    "afmoe": Recipe(
+        "afmoe",
+        [f"{_AFMOE} {FFN}", *[f"{_AFMOE} {EXPERTS} {SHARED} exp_probs_b.bias"] * 4],
+        {**WIDE, **MOE, **WINDOW, **_DENSE_FIRST, "rope.freq_base_swa": 77.0,
+         "expert_shared_count": 1, "expert_weights_scale": 2.8, "expert_weights_norm": True},
+        embedding=0.2, seed=17, unused="rope.freq_base"),
     "bailingmoe": Recipe(
         "bailingmoe", [f"{_MOE_LAYER} {SHARED}"] * 3,
         {**MOE, "expert_shared_count": 2, "expert_weights_norm": True,
@@ -168,6 +176,16 @@ RECIPES: dict[str, Recipe] = {
     "cohere2": Recipe(
         "cohere2", [f"attn_norm {ATTENTION} {FFN}"] * 5,
         {**WINDOW, **_EPS, "logit_scale": 0.7}, TIED),
+    "cohere2moe": Recipe(
+        "cohere2moe",
+        [f"{_COHERE} {FFN}", *[f"{_COHERE} {EXPERTS} {SHARED}"] * 4,
+         f"{_COHERE} {EXPERTS} {SHARED} {MTP}"],
+        {**WIDE, **MOE, **WINDOW, **_EPS, **_DENSE_FIRST, **_SHARED_FF, "logit_scale": 0.7,
+         "expert_shared_count": 2, "nextn_predict_layers": 1}, TIED, unused=MTP, seed=14),
+    "cohere2moe-rms": Recipe(
+        "cohere2moe", [f"{_COHERE} {FFN}", f"{_COHERE} {EXPERTS}", f"{_COHERE} {EXPERTS}"],
+        {**WIDE, **MOE, **WINDOW, **_DENSE_FIRST, "logit_scale": 0.7, "expert_gating_func": 1,
+         "expert_weights_norm": True, "expert_weights_scale": 1.5}, TIED, seed=6),
     "deepseek": Recipe(
         "deepseek", [DENSE, *[f"{_MOE_LAYER} {SHARED}"] * 2],
         {**MOE, **_DENSE_FIRST, "expert_shared_count": 2, "expert_weights_scale": 1.5}, seed=8),
@@ -395,5 +413,8 @@ RECIPES: dict[str, Recipe] = {
         {**WIDE, **MOE, "rope.dimension_sections": [6, 5, 5, 0], "n_deepstack_layers": 0}, seed=8),
     "seed_oss": Recipe(
         "seed_oss", [f"attn_norm {ATTENTION} {BIASES} post_attention_norm {FFN}"] * 3, WIDE),
+    "smallthinker": Recipe(
+        "smallthinker", [_MOE_LAYER] * 3, {**WIDE, **MOE, **WINDOW, **SIGMOID}, TIED,
+        unused="attention.sliding_window", embedding=0.1, seed=22),
     "smollm3": Recipe("smollm3", [DENSE] * 5, WIDE, TIED),
 }  # fmt: skip

@@ -144,7 +144,7 @@ def find_graph_obstacles(
         why = unclear(fields, {name: tuple(info.shape) for name, info in tensors.items()})
         unknown = f"architecture `{shown(hparams.architecture)}` is not one that runs here"
         return (f"{unknown}: {why}" if why else unknown,)
-    hparams = hparams.of_graph(arch.varies)
+    arch, hparams = arch.with_norms_of(hparams), hparams.of_graph(arch.varies)
     if not tensors:
         return ("no tensors",)
     obstacles = _key_obstacles(fields, arch, hparams)

@@ -8,7 +8,7 @@ it in ``graph``. Source of the records: src/models/ of llama.cpp, as bundled wit
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from gguf_hub.gguf.hparams import GraphHyperParameters
@@ -16,8 +16,8 @@ from gguf_hub.gguf.memory.states import StateKind
 
 H = GraphHyperParameters
 
-Activation = Literal["silu", "gelu", "relu2", "swiglu_oai"]
-"""SwiGLU, GeGLU with the tanh form, squared ReLU without a gate, gpt-oss' clamped SwiGLU."""
+Activation = Literal["silu", "gelu", "relu", "relu2", "swiglu_oai"]
+"""SwiGLU, GeGLU with the tanh form, ReGLU, squared ReLU without a gate, gpt-oss' clamped SwiGLU."""
 
 BIASES = ("attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias", "ffn_gate.bias",
           "ffn_up.bias", "ffn_down.bias")  # fmt: skip
@@ -122,12 +122,15 @@ class Architecture:
         states: Layers that carry a state; None where all attend.
         has_query_gates: ``attn_q`` holds a gate behind each head's queries; results of attention
             are multiplied with its sigmoid.
+        has_result_gates: ``attn_gate`` makes gates of what a layer reads; results of attention are
+            multiplied with their sigmoids.
         is_one_part: A layer is attention, a state or a feed-forward network, not two of these.
         output_norm: What stands before the head.
         rope_skip: Every so many layers one has no rotation; 0 for none.
         halves_with_sections: The halves of a head are rotated instead of neighbours where the file
             has sections of positions, as of models that see.
         rope_windows_only: Layers without a window have no rotation, if others have windows.
+        rope_dense_lead: Nor have they then, but for the dense layers before those with experts.
         needs: Vectors of a layer that must be there, after ``blk.N.``.
         may_have: Vectors that may be there, beside ``BIASES``.
         has_fused_gate: ``ffn_up`` holds the gate's rows before its own.
@@ -143,9 +146,13 @@ class Architecture:
         has_dense_beside: Layers with experts have a dense network, too, each with norms of its own
             before and after, and the router has one.
         has_layer_norm: The norms are layer norms, not RMS norms.
+        has_rms_norm_by_key: But RMS norms where a file has the epsilon of those.
         post_attention_norm_is_before_ffn: ``post_attention_norm`` is the norm before the
             feed-forward network, not one after attention.
         is_parallel: The feed-forward network reads what attention reads.
+        routes_before_attention: The router reads the residual stream before attention adds to it,
+            without a norm.
+        averages_shared: Experts and a shared expert are added with a factor of 1/2.
         activation: Of the feed-forward network.
         scales_embeddings: Embeddings are multiplied by the root of their length.
         divides_logits: Logits are divided by ``logit_scale``, not multiplied.
@@ -164,11 +171,13 @@ class Architecture:
     rope: Literal["norm", "neox"] | None = "neox"
     states: States | None = None
     has_query_gates: bool = False
+    has_result_gates: bool = False
     is_one_part: bool = False
     output_norm: str = "output_norm"
     rope_skip: int = 0
     halves_with_sections: bool = False
     rope_windows_only: bool = False
+    rope_dense_lead: bool = False
     needs: tuple[str, ...] = NORMS
     may_have: tuple[str, ...] = ()
     has_fused_gate: bool = False
@@ -181,8 +190,11 @@ class Architecture:
     yarn_scales_scores: bool = False
     has_dense_beside: bool = False
     has_layer_norm: bool = False
+    has_rms_norm_by_key: bool = False
     post_attention_norm_is_before_ffn: bool = False
     is_parallel: bool = False
+    routes_before_attention: bool = False
+    averages_shared: bool = False
     activation: Activation = "silu"
     scales_embeddings: bool = False
     divides_logits: bool = False
@@ -200,3 +212,8 @@ class Architecture:
     def is_gated(self) -> bool:
         """Whether the feed-forward network has a gate beside ``up``."""
         return self.activation != "relu2"
+
+    def with_norms_of(self, hparams: H) -> Architecture:
+        """Return the record for a file whose keys tell which norms it has."""
+        is_rms = self.has_rms_norm_by_key and hparams.has(H.rms_epsilon)
+        return replace(self, has_layer_norm=False) if is_rms else self

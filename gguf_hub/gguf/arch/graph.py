@@ -84,7 +84,7 @@ class Graph:
     """
 
     def __init__(self, arch: Architecture, hparams: H) -> None:
-        self.arch, self.hparams = arch, hparams.of_graph(arch.varies)
+        self.arch, self.hparams = arch.with_norms_of(hparams), hparams.of_graph(arch.varies)
 
     @property
     def n_layer(self) -> int:
@@ -144,7 +144,8 @@ class Graph:
         is_windowed = bool(self._window) and self._is_windowed(i)
         has_rope = not (arch.rope_skip and self._has_skips and (i + 1) % arch.rope_skip == 0)
         if arch.rope_windows_only and self._window:
-            has_rope = is_windowed
+            is_lead = arch.rope_dense_lead and i < self._read(H.n_dense_lead)
+            has_rope = is_windowed or is_lead
         if H.rope_finetuned.name in arch.reads:
             has_rope = has_rope and h.rope_finetuned
         has_rope = has_rope and arch.rope is not None
@@ -158,12 +159,14 @@ class Graph:
             n_head_kv = 0
         latents = self.latents
         is_other = is_windowed and arch.windows is not None and arch.windows.has_own_heads
+        n_head = self._number(H.n_head, i) if n_head_kv else 0
         return LayerGraph(
-            n_head=self._number(H.n_head, i) if n_head_kv else 0,
+            n_head=n_head,
             n_head_kv=n_head_kv,
             head_dim=h.head_dim_swa if is_other else h.head_dim,
             n_embd_head_v=self._n_embd_head_v(is_other),
             n_embd_head_out=latents.n_value if latents and latents.is_absorbed else 0,
+            n_attn_gate=n_head * h.head_dim if arch.has_result_gates else 0,
             n_ff=n_ff,
             n_back_kv=self._n_back_kv(i, is_windowed),
             state=state,
@@ -385,6 +388,8 @@ class Graph:
                 yield TensorSpec("attn_k.weight", (d, n_kv))
             if has_own and not (self.arch.has_value_norms and f"{b}attn_v.weight" not in there):
                 yield TensorSpec("attn_v.weight", (d, n_kv))
+        if layer.n_attn_gate:
+            yield TensorSpec("attn_gate.weight", (d, layer.n_attn_gate))
         yield TensorSpec("attn_output.weight", (layer.n_embd_q, d))
 
     def _latent_attention(self, layer: LayerGraph, sizes: Latents) -> Iterator[TensorSpec]:

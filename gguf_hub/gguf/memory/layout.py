@@ -212,6 +212,8 @@ class MemoryLayout:
         self.keys = self._take("f", "keys [T, K, d]", t * n_k)
         self.values = self._take("f", "values [T, K, d]", t * n_v)
         self.attn_out = self._activations("attn_out", t, *(s.n_embd_attn for s in layers))
+        n_gate = max((s.n_attn_gate for s in layers), default=0)
+        self.attn_gates = self._take("f", "gates of attention's results [T, H d]", t * n_gate)
         if model.has_query_gates:
             self.gated_queries = self._take("f", "queries and gates [T, H, 2 d]", 2 * t * n_q)
         self._lay_out_state_batch([s.state for s in layers if s.state], t)

@@ -19,6 +19,7 @@ class LayerSizes:
         n_embd_head_v: Length of a head of values.
         n_embd_head_out: Length of a head of what attention computes, where it is not that of a
             head of values (see ``Latents``); else 0.
+        n_attn_gate: Gates of what attention computes of a token; 0 for none.
         n_ff: Width of the feed-forward network, if it is no mixture; 0 for a layer without one.
         n_back_kv: How many layers before it the one is whose keys and values it reads; 0 where it
             has its own.
@@ -34,6 +35,7 @@ class LayerSizes:
     n_ff: int = 0
     n_back_kv: int = 0
     n_embd_head_out: int = 0
+    n_attn_gate: int = 0
     state: StateSizes | None = None
     window: int = 0
     chunk: int = 0

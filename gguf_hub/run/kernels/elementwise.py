@@ -113,6 +113,15 @@ def gelu_mul(tid, nth, n, f, q, kv, w, gate, up, width, count):
         f[np.uintp(gate + i)] = gelu32(f[np.uintp(gate + i)]) * f[np.uintp(up + i)]
 
 
+def relu_mul(tid, nth, n, f, q, kv, w, gate, up, width, count):
+    """ReGLU: max(gate, 0) * up (arXiv 2002.05202)."""
+    first, last = share(n[count] * width, tid, nth)
+    for i in range(first, last):
+        x = f[np.uintp(gate + i)]
+        x = np.float32(0) if x < np.float32(0) else x
+        f[np.uintp(gate + i)] = x * f[np.uintp(up + i)]
+
+
 def swiglu_oai(tid, nth, n, f, q, kv, w, gate, up, width, count):
     """gpt-oss's clamped SwiGLU: gate * sigmoid(1.702 gate) * (up + 1) (arXiv 2508.10925)."""
     first, last = share(n[count] * width, tid, nth)

@@ -80,7 +80,8 @@ class AttentionWriter(LatentWriter):
     def _project_qkv(self, layer: Layer, vectors: Mapping[str, int], source: Activations) -> None:
         c, at, own = self._config, self._at, layer.matrices
         queries = at.gated_queries if c.has_query_gates else at.queries
-        places = {"attn_q": queries, "attn_k": at.keys, "attn_v": at.values}
+        places = {"attn_q": queries, "attn_k": at.keys, "attn_v": at.values,
+                  "attn_gate": at.attn_gates}  # fmt: skip
         parts = {name: y for name, y in places.items() if name in own}
         self._quantize(source, [own[name] for name in parts], N_TOKENS)
         for name, y in parts.items():
@@ -172,6 +173,9 @@ class AttentionWriter(LatentWriter):
             window=g.window, chunk=g.chunk, cap=self._scalar(c.score_cap),
             sinks=sinks or 0, has_sinks=sinks is not None, **self._cache(layer, own),
         )  # fmt: skip
+        if g.n_attn_gate:
+            self._add("sigmoid_gate", y=at.attn_out.x, gate=at.attn_gates, stride=g.n_attn_gate,
+                      width=g.n_attn_gate, per_row=1, count=N_TOKENS)  # fmt: skip
         if c.has_query_gates:
             self._add("sigmoid_gate", y=at.attn_out.x, gate=at.gated_queries + g.head_dim,
                       stride=2 * g.head_dim, width=g.head_dim, per_row=g.n_head,

@@ -44,6 +44,8 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWr
             source = self._mix(layer, own, vectors)
             if stage.has_head and layer is layers[-1] and not is_parallel:
                 stream = self._outputs(stream, layer.graph.n_embd_attn)
+            if layer.experts and self._config.arch.routes_before_attention:
+                self._route_early(layer, own, vectors, stream)
             if layer.graph.n_embd_attn:
                 self._project(layer, vectors, stream)
             if layer.graph.has_ffn:

@@ -171,7 +171,7 @@ def _router(graph: Graph) -> RouterConfig:
     if H.weights_norm.name in arch.reads and h.has(H.weights_norm):
         is_normalized = h.weights_norm
     n_group = max(1, int(graph.value(H.n_group.name)))
-    is_plain = n_group == 1 and "exp_probs_b.bias" not in arch.may_have
+    is_plain = n_group == 1 and "exp_probs_b.bias" not in (*arch.needs, *arch.may_have)
     if function == "softmax" and is_normalized and is_plain:
         function, is_normalized = "chosen", False  # the same numbers
     return RouterConfig(

@@ -10,7 +10,7 @@ from gguf_hub.gguf.memory.layout import Activations, LayerOffsets
 from gguf_hub.run.model.steps import StepWriter, Stream
 from gguf_hub.run.model.weights import Experts, Layer, Matrix
 
-_ACTIVATIONS = {"silu": "silu_mul", "gelu": "gelu_mul", "relu2": "relu2",
+_ACTIVATIONS = {"silu": "silu_mul", "gelu": "gelu_mul", "relu": "relu_mul", "relu2": "relu2",
                 "swiglu_oai": "swiglu_oai"}  # fmt: skip
 _FUNCTIONS = {"chosen": 0, "softmax": 1, "sigmoid": 2}
 """Numbers of ``top_k_gate``; 3 is ``sigmoid``, chosen by logits."""
@@ -99,8 +99,11 @@ class FeedForwardWriter(StepWriter):
     ) -> None:  # fmt: skip
         down = layer.matrices.get("ffn_latent_down")
         readers = [down] if down else [] if self._config.router.is_first else _readers(layer)
-        self._quantize(source, [layer.matrices["ffn_gate_inp"], *readers], stream.count)
-        self._route(layer, own, vectors, source, stream)
+        if self._config.arch.routes_before_attention:
+            self._quantize(source, readers, stream.count)
+        else:
+            self._quantize(source, [layer.matrices["ffn_gate_inp"], *readers], stream.count)
+            self._route(layer, own, vectors, source, stream)
         if self._config.n_embd_moe:
             self._latent_experts(layer, own, vectors, stream, source, target)
         else:
@@ -158,6 +161,14 @@ class FeedForwardWriter(StepWriter):
         )  # fmt: skip
         self._of_experts = False
 
+    def _route_early(
+        self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], stream: Stream
+    ) -> None:
+        """Choose the experts by the residual stream, before attention is added to it."""
+        source = self._normed({}, "", stream.x, stream.count)
+        self._quantize(source, [layer.matrices["ffn_gate_inp"]], stream.count)
+        self._route(layer, own, vectors, source, stream)
+
     def _route(
         self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], source: Activations,
         stream: Stream,
@@ -180,7 +191,7 @@ class FeedForwardWriter(StepWriter):
             count=stream.count, function=3 if r.is_first else _FUNCTIONS[r.function],
             bias=bias or 0, has_bias=bias is not None, n_group=r.n_group,
             n_group_used=r.n_group_used, is_normalized=r.is_normalized,
-            scale=self._scalar(r.scale),
+            scale=self._scalar(r.scale * self._share(layer)),
         )  # fmt: skip
 
     def _expert_bias(
@@ -201,6 +212,12 @@ class FeedForwardWriter(StepWriter):
         """Add a network that every token goes through, weighted by a gate if it has one."""
         c, at, gate = self._config, self._at, layer.matrices.get("ffn_gate_inp_shexp")
         rows = at.shared_gate, at.shared_up
+        if gate is None and self._share(layer) != 1:
+            self._dense(layer, "_shexp", vectors, source, rows, at.shared_out, stream.count,
+                        is_added=False)  # fmt: skip
+            self._add("add_rows", x=target, y=at.shared_out, width=c.n_embd,
+                      factor=self._scalar(self._share(layer)), count=stream.count)  # fmt: skip
+            return
         if gate is None:
             self._dense(layer, "_shexp", vectors, source, rows, target, stream.count, is_added=True)
             return
@@ -212,6 +229,11 @@ class FeedForwardWriter(StepWriter):
                   count=stream.count)  # fmt: skip
         self._add("add_rows", x=target, y=at.shared_out, width=c.n_embd, factor=self._scalar(1.0),
                   count=stream.count)  # fmt: skip
+
+    def _share(self, layer: Layer) -> float:
+        """Return the factor of what experts add, and of what a shared expert adds."""
+        is_half = self._config.arch.averages_shared and "ffn_up_shexp" in layer.matrices
+        return 0.5 if is_half else 1.0
 
     def _prefetch(self, *parts: Experts) -> None:
         """Prefetch the chosen experts from disk while the first of them computes."""

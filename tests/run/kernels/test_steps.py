@@ -121,6 +121,9 @@ CASES: dict[str, tuple[str, dict[str, np.ndarray], dict[str, int], str, Callable
         lambda gate, up: gate * sigmoid(gate) * up),
     "gelu_mul": (
         "gelu_mul", {"gate": G, "up": X}, {"width": D}, "gate", lambda gate, up: gelu(gate) * up),
+    "relu_mul": (
+        "relu_mul", {"gate": G, "up": X}, {"width": D}, "gate",
+        lambda gate, up: np.maximum(gate, 0) * up),
     "swiglu_oai": (
         "swiglu_oai", {"gate": 3 * G, "up": 5 * X}, {"width": D}, "gate", swiglu_oai),
     "relu2": (

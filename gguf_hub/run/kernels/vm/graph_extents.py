@@ -221,6 +221,7 @@ GRAPH_EXTENTS: dict[str, Callable[..., Extents]] = {
     "scale_pairs": _scale_pairs,
     "silu_mul": _two_rows,
     "gelu_mul": _two_rows,
+    "relu_mul": _two_rows,
     "swiglu_oai": _two_rows,
     "relu2": _relu2,
     "combine": _combine,
