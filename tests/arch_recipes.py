@@ -2,7 +2,8 @@
 
 A row names keys beyond the common ones, tensors beside the layers, and for each layer its tensors.
 A tensor's shape follows from the keys (``tests/arch_models.py``, ``SHAPES``) unless the row says
-another, as in ``attn_q:D,2Q``. ``tools/llama_cpp_logits.py`` has llama.cpp compute their logits.
+another, as in ``attn_q:D,2Q``; a name that ends with a dot has no
+``.weight`` behind it. ``tools/llama_cpp_logits.py`` has llama.cpp compute their logits.
 """
 
 from __future__ import annotations
@@ -124,6 +125,10 @@ _GEMMA4 = f"{_GEMMA3} layer_output_scale"
 _GEMMA4_FULL = _GEMMA4.replace(" attn_v", "")
 _GEMMA4_E = f"{_GEMMA4} inp_gate proj post_norm"
 _GEMMA4_SHARED = re.sub(r" attn_k\b| attn_v| attn_k_norm", "", _GEMMA4_E)
+_GEMMA3N = (
+    f"{_GEMMA3} inp_gate proj post_norm altup_router altup_router_norm altup_correct_coef "
+    "altup_correct_scale altup_predict_coef laurel_l laurel_r laurel_post_norm"
+)
 _GEMMA4_EXPERTS = (
     "ffn_gate_inp ffn_gate_up_exps ffn_down_exps ffn_gate_inp.scale ffn_down_exps.scale "
     "post_ffw_norm_1 post_ffw_norm_2 pre_ffw_norm_2"
@@ -223,6 +228,11 @@ RECIPES: dict[str, Recipe] = {
          "expert_shared_count": 2, "expert_weights_scale": 2.5, "expert_weights_norm": True,
          "nextn_predict_layers": 1, "rope.freq_base_swa": 77.0},
         unused=f"{MTP} rope.freq_base_swa", seed=13),
+    "falcon-h1": Recipe(
+        "falcon-h1", [f"{ATTENTION} {MAMBA2} ffn_norm. {FFN}"] * 3, {**WIDE, **SSM}),
+    "falcon-h1-unnormed": Recipe(
+        "falcon-h1", [f"{ATTENTION} {MAMBA2} ffn_norm. {FFN}".replace("ssm_norm:J,G ", "")] * 2,
+        {**WIDE, **SSM}, TIED),
     "gemma": Recipe("gemma", [DENSE] * 3, WIDE, TIED, embedding=0.2),
     "gemma2": Recipe(
         "gemma2", [_GEMMA2] * 4,
@@ -236,6 +246,13 @@ RECIPES: dict[str, Recipe] = {
         "gemma3", [_GEMMA3] * 4,
         {**WIDE, **WINDOW, "attention.sliding_window_pattern": 3, "rope.freq_base": 200.0,
          "rope.freq_base_swa": 50.0}, TIED, embedding=0.2),
+    "gemma3n": Recipe(  # gates of the first ten layers are sparse
+        "gemma3n", [_GEMMA3N] * 11,
+        {**WINDOW, "rope.freq_base": 200.0, "rope.freq_base_swa": 50.0,
+         "attention.shared_kv_layers": 0, "embedding_length_per_layer_input": 256,
+         "attention.sliding_window_pattern": [_T, _T, _F] * 3 + [_T, _F]},
+        f"{TIED} altup_proj altup_unembd_proj per_layer_token_embd per_layer_model_proj "
+        "per_layer_proj_norm", embedding=0.2, seed=9),
     "gemma4-dense": Recipe(
         "gemma4", [_GEMMA4, _GEMMA4, _GEMMA4_FULL] * 2,
         {**GEMMA4, "attention.head_count_kv": [2, 2, 1, 2, 2, 1],
@@ -322,6 +339,10 @@ RECIPES: dict[str, Recipe] = {
         "llama4", [DENSE, f"{_MOE_LAYER} {SHARED}"] * 2,
         {**WIDE, **MOE, "expert_count": 128, "expert_used_count": 1,
          "interleave_moe_layer_step": 2}, seed=12),
+    "mamba2": Recipe(
+        "mamba2", [MAMBA2] * 3,
+        {**SSM, "attention.head_count": 0, "attention.head_count_kv": None,
+         "feed_forward_length": 0}, TIED, unused=_NO_ROPE),
     "maincoder": Recipe("maincoder", [_QWEN3] * 3, WIDE, TIED),
     "mellum": Recipe(
         "mellum", [_QK_MOE] * 5,

@@ -57,6 +57,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     H.rope_scaling.name: H.rope_scaling.words,
     "rope.scaling.alpha": (0, 1),
     "rope.scaling.yarn_log_multiplier": (0,),
+    "altup.active_idx": (0,),
     "attention.causal": (True,),
     "attention.clamp_kqv": (0,),
     "attention.max_alibi_bias": (0,),
@@ -200,6 +201,8 @@ def _key_problem(arch: Architecture, name: str, field: Field) -> str:
         return "" if _is_one_of(field, expected) else _differs(field, expected)
     if name in arch.varies and isinstance(field.value, np.ndarray):
         return _array_problem(arch.varies[name], field)
+    if arch.varies.get(name) == 0 and _is_one_of(field, (0,)):
+        return ""
     if name not in NUMBERS and name not in SIZES:
         return "unknown"
     return _value_problem(HPARAMS[name], field)

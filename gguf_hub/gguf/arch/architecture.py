@@ -87,12 +87,14 @@ class States:
         period: Every so many layers one attends, where no key tells; 0 where those attend that
             have heads of keys and values.
         is_tiled: Head h of a delta net reads keys h % n, not those of its block of heads.
+        is_beside_attention: Every layer has a state and attends, and adds both.
         has_joint_rates: One matrix has a delta net's two rates, for each head of keys by itself.
     """
 
     kind: StateKind
     period: int = 0
     is_tiled: bool = False
+    is_beside_attention: bool = False
     has_joint_rates: bool = False
 
 
@@ -126,6 +128,7 @@ class Architecture:
             multiplied with their sigmoids.
         is_one_part: A layer is attention, a state or a feed-forward network, not two of these.
         output_norm: What stands before the head.
+        ffn_norm: What stands before the feed-forward network.
         rope_skip: Every so many layers one has no rotation; 0 for none.
         halves_with_sections: The halves of a head are rotated instead of neighbours where the file
             has sections of positions, as of models that see.
@@ -143,6 +146,10 @@ class Architecture:
             latent attention, arXiv 2405.04434, section 2.1); so may queries be, of another.
         yarn_scales_scores: Where there is a log multiplier, YaRN's factor is one on scores alone,
             not on cosine and sine.
+        has_altup: The residual stream is one of several, of which a layer computes one and corrects
+            the others (alternating updates, arXiv 2301.13310); what attention adds has a low-rank
+            part beside it (arXiv 2411.07501).
+        n_layer_sparse: So many first layers let a twentieth of the gates pass.
         has_dense_beside: Layers with experts have a dense network, too, each with norms of its own
             before and after, and the router has one.
         has_layer_norm: The norms are layer norms, not RMS norms.
@@ -174,6 +181,7 @@ class Architecture:
     has_result_gates: bool = False
     is_one_part: bool = False
     output_norm: str = "output_norm"
+    ffn_norm: str = "ffn_norm.weight"
     rope_skip: int = 0
     halves_with_sections: bool = False
     rope_windows_only: bool = False
@@ -188,6 +196,8 @@ class Architecture:
     has_value_norms: bool = False
     has_latents: bool = False
     yarn_scales_scores: bool = False
+    has_altup: bool = False
+    n_layer_sparse: int = 0
     has_dense_beside: bool = False
     has_layer_norm: bool = False
     has_rms_norm_by_key: bool = False

@@ -188,8 +188,9 @@ class AttentionWriter(LatentWriter):
             return c.score_scale or 1 / math.sqrt(head_dim)
         return self._latent_score_scale(c.latents)
 
-    def _project(self, layer: Layer, vectors: Mapping[str, int], stream: Stream) -> None:
-        matrix = layer.matrices[_OUTPUTS[layer.graph.state.kind if layer.graph.state else ""]]
+    def _project(self, layer: Layer, vectors: Mapping[str, int], stream: Stream, kind: str) -> None:
+        """Add the result of attention, or of a state of this kind; "" for attention."""
+        matrix = layer.matrices[_OUTPUTS[kind]]
         rows = replace(stream.attn_out, width=matrix.n_in)
         self._quantize(rows, [matrix], stream.count)
         target = self._target(stream)
@@ -197,6 +198,7 @@ class AttentionWriter(LatentWriter):
             matrix, rows, target, count=stream.count, is_added=target == stream.x,
             is_last=True,
         )  # fmt: skip
-        self._bias(vectors, "attn_output", target, matrix.n_out, stream.count)
+        if not kind:
+            self._bias(vectors, "attn_output", target, matrix.n_out, stream.count)
         is_after = not self._config.arch.post_attention_norm_is_before_ffn
         self._join(vectors, "post_attention_norm.weight" if is_after else "", stream)

@@ -276,7 +276,7 @@ def _group_problems(config: ModelConfig) -> Iterator[str]:
 
 def _head_problems(config: ModelConfig, layer: LayerGraph) -> Iterator[str]:
     """Yield what cannot be of a layer's attention."""
-    if layer.n_head % layer.n_head_kv:
+    if not layer.n_head or layer.n_head % layer.n_head_kv:
         yield f"{layer.n_head} heads cannot share {layer.n_head_kv} key/value heads"
     if layer.head_dim != layer.n_embd_head_v and not config.latents:
         yield (

@@ -14,6 +14,8 @@ _ACTIVATIONS = {"silu": "silu_mul", "gelu": "gelu_mul", "relu": "relu_mul", "rel
                 "swiglu_oai": "swiglu_oai"}  # fmt: skip
 _FUNCTIONS = {"chosen": 0, "softmax": 1, "sigmoid": 2}
 """Numbers of ``top_k_gate``; 3 is ``sigmoid``, chosen by logits."""
+_SPARSITY = 1.6448533535003662
+"""Standard deviations above the mean that a gate has to be to count: a twentieth of them are."""
 
 
 class FeedForwardWriter(StepWriter):
@@ -29,7 +31,7 @@ class FeedForwardWriter(StepWriter):
             return
         if not arch.is_parallel:
             is_other = arch.post_attention_norm_is_before_ffn
-            name = "post_attention_norm.weight" if is_other else "ffn_norm.weight"
+            name = "post_attention_norm.weight" if is_other else arch.ffn_norm
             name = "attn_norm.weight" if arch.is_one_part else name
             source = self._normed(vectors, name, stream.x, stream.count)
         target = self._target(stream)
@@ -80,6 +82,9 @@ class FeedForwardWriter(StepWriter):
         for name, y in zip(names[:2], (gate_rows.x, places[up]), strict=True):
             self._bias(vectors, name, y, up.n_out, count)
         gate_rows = replace(gate_rows, width=up.n_out)
+        if layer.graph.is_sparse:
+            self._add("sparsify", x=gate_rows.x, width=up.n_out,
+                      factor=self._scalar(_SPARSITY), count=count)  # fmt: skip
         self._activate(gate_rows, up_rows, [down], count)
         self._matmul(down, gate_rows, target, count=count, is_added=is_added, is_last=True)
         self._bias(vectors, names[2], target, down.n_out, count)

@@ -113,7 +113,8 @@ class Weights:
         vectors: ``output_norm.weight`` and the like.
         output: The head, which may be the embeddings.
         matrices: ``per_layer_token_embd`` and ``per_layer_model_proj``, where layers have
-            embeddings of their own.
+            embeddings of their own; ``altup_proj`` and ``altup_unembd_proj``, those of all
+            streams but the first one after another.
         rope_factors: Divisors of the frequencies, [n_rot / 2], if there are any: ``long`` and
             ``short`` for contexts longer than trained on and others, "" for all.
     """
@@ -128,8 +129,8 @@ class Weights:
     def active_bytes(self, config: ModelConfig, *, has_head: bool = True) -> int:
         """Return the bytes of weights that one token reads: of the experts only those used."""
         total = self.output.size_bytes if has_head else 0
-        if project := self.matrices.get("per_layer_model_proj"):
-            total += project.size_bytes
+        others = ("per_layer_model_proj", "altup_proj", "altup_unembd_proj")
+        total += sum(self.matrices[name].size_bytes for name in others if name in self.matrices)
         for layer in self.layers:
             total += sum(matrix.size_bytes for matrix in layer.matrices.values())
             for part in layer.experts.values():
@@ -256,7 +257,7 @@ class _WeightReader:
             vectors=self._complete(vectors),
             output=output,
             rope_factors=tensors.rope_factors(),
-            matrices=self._per_layer_matrices(),
+            matrices=self._per_layer_matrices() | self._altup_matrices(),
         )
 
     def _per_layer_matrices(self) -> dict[str, Matrix]:
@@ -269,6 +270,11 @@ class _WeightReader:
             "per_layer_token_embd": self._tensors.rows(rows, self._shapes[rows][0], c.n_vocab),
             "per_layer_model_proj": self._tensors.matrix(project, *self._shapes[project]),
         }
+
+    def _altup_matrices(self) -> dict[str, Matrix]:
+        """Return the matrices that make streams of one, and one of them."""
+        names = ("altup_proj", "altup_unembd_proj") if self._config.n_altup else ()
+        return {name: self._matrix(f"{name}.weight") for name in names}
 
     def _layer(self, i: int) -> Layer:
         b, c, graph = f"blk.{i}.", self._config, self._config.layers[i]
@@ -284,6 +290,10 @@ class _WeightReader:
         if "ffn_gate_inp.scale" in vectors:  # what the router reads has a length of 1
             vectors["ffn_gate_inp.scale"] = vectors["ffn_gate_inp.scale"] / np.float32(
                 math.sqrt(c.n_embd)
+            )
+        if c.n_altup:  # what the router of streams reads is divided by their width
+            vectors["altup_router_norm.weight"] = vectors["altup_router_norm.weight"] / np.float32(
+                c.n_embd
             )
         gate = vectors.pop("ffn_gate_inp_shexp.weight", None)
         if gate is not None:
