@@ -36,6 +36,8 @@ SHAPES = {
         rope_freqs rope_factors_long rope_factors_short|R
         per_layer_token_embd|PL,V  per_layer_model_proj|D,PL  per_layer_proj_norm|P
         inp_gate|D,P  proj|P,D  layer_output_scale|1
+        altup_proj altup_unembd_proj|D,D,3  altup_router|D,4  altup_correct_coef|4,4
+        altup_predict_coef|4,16  laurel_l|D,64  laurel_r|64,D
         attn_q|D,Q  attn_k|D,KV  attn_v|D,KV  attn_qkv|D,QKV  attn_output|O,D
         attn_q.bias|Q  attn_k.bias attn_v.bias|KV  attn_qkv.bias|QKV
         attn_q_norm attn_k_norm|d  attn_sinks|H  attn_sub_norm|Q
@@ -201,6 +203,8 @@ def _centre_and_half_width(recipe: Recipe, spec: TensorSpec | TensorInfo) -> tup
         "ssm_dt.bias": (-1.0, 1.0),
         "exp_probs_b.bias": (0.0, 0.3),
         "attn_sinks.weight": (0.0, 2.0),
+        "altup_predict_coef.weight": (0.0, 0.1),
+        "altup_correct_coef.weight": (0.0, 0.3),
         "rope_freqs.weight": (3.0, 2.0),
         "rope_factors_long.weight": (3.0, 2.0),
         "rope_factors_short.weight": (1.5, 0.5),
@@ -242,10 +246,10 @@ def _spec(prefix: str, token: str, size: dict[str, int]) -> TensorSpec:
         "ssm_a", "ssm_d",
     ):  # fmt: skip
         name += ".weight"
-    return TensorSpec(prefix + name, tuple(_times(symbols, size)), QuantType.F32)
+    return TensorSpec(prefix + name.rstrip("."), tuple(_times(symbols, size)), QuantType.F32)
 
 
 def _times(symbols: list[str], size: dict[str, int]) -> Iterator[int]:
     for symbol in symbols:
-        factor, letters = re.fullmatch(r"(\d?)(.*)", symbol).groups()  # type: ignore[union-attr]
+        factor, letters = re.fullmatch(r"(\d*)(.*)", symbol).groups()  # type: ignore[union-attr]
         yield int(factor or 1) * (size[letters] if letters else 1)

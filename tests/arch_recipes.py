@@ -2,7 +2,8 @@
 
 A row names keys beyond the common ones, tensors beside the layers, and for each layer its tensors.
 A tensor's shape follows from the keys (``tests/arch_models.py``, ``SHAPES``) unless the row says
-another, as in ``attn_q:D,2Q``. ``tools/llama_cpp_logits.py`` has llama.cpp compute their logits.
+another, as in ``attn_q:D,2Q``; a name that ends with a dot has no
+``.weight`` behind it. ``tools/llama_cpp_logits.py`` has llama.cpp compute their logits.
 """
 
 from __future__ import annotations
@@ -90,6 +91,8 @@ def yarn(factor: float, original: int, **more: float) -> dict[str, Any]:
 _LITE = LATENT.replace("attn_q_a attn_q_a_norm attn_q_b", "attn_q")
 _MOE_LAYER = f"attn_norm {ATTENTION} ffn_norm {EXPERTS}"
 _QK_MOE = f"attn_norm {ATTENTION} {HEAD_NORMS} ffn_norm {EXPERTS}"
+_AFMOE = f"{ATTN} {HEAD_NORMS} {POST_NORMS} attn_gate:D,Q"
+_COHERE = f"attn_norm {ATTENTION}"
 _BAILING = f"attn_norm attn_qkv {HEAD_NORMS} attn_output ffn_norm"
 _NO_PRE_NORM = f"{ATTENTION} {FULL_NORMS} {FFN} {POST_NORMS}"
 _EXAONE = f"{ATTENTION} {HEAD_NORMS} {FFN} {POST_NORMS}"
@@ -99,6 +102,10 @@ _GEMMA4 = f"{_GEMMA3} layer_output_scale"
 _GEMMA4_FULL = _GEMMA4.replace(" attn_v", "")
 _GEMMA4_E = f"{_GEMMA4} inp_gate proj post_norm"
 _GEMMA4_SHARED = re.sub(r" attn_k\b| attn_v| attn_k_norm", "", _GEMMA4_E)
+_GEMMA3N = (
+    f"{_GEMMA3} inp_gate proj post_norm altup_router altup_router_norm altup_correct_coef "
+    "altup_correct_scale altup_predict_coef laurel_l laurel_r laurel_post_norm"
+)
 _GEMMA4_EXPERTS = (
     "ffn_gate_inp ffn_gate_up_exps ffn_down_exps ffn_gate_inp.scale ffn_down_exps.scale "
     "post_ffw_norm_1 post_ffw_norm_2 pre_ffw_norm_2"
@@ -132,6 +139,16 @@ _NO_ROPE = "rope.freq_base rope.dimension_count"
 _T, _F = True, False
 
 RECIPES: dict[str, Recipe] = {
+    "afmoe": Recipe(
+        "afmoe",
+        [f"{_AFMOE} {FFN}", *[f"{_AFMOE} {EXPERTS} {SHARED} exp_probs_b.bias"] * 4],
+        {**WIDE, **MOE, **WINDOW, **_DENSE_FIRST, "rope.freq_base_swa": 77.0,
+         "expert_shared_count": 1, "expert_weights_scale": 2.8, "expert_weights_norm": True},
+        embedding=0.2, seed=17, unused="rope.freq_base"),
+    "bailingmoe": Recipe(
+        "bailingmoe", [f"{_MOE_LAYER} {SHARED}"] * 3,
+        {**MOE, "expert_shared_count": 2, "expert_weights_norm": True,
+         "expert_weights_scale": 1.5}, seed=18),
     "bailingmoe2": Recipe(
         "bailingmoe2",
         [f"{_BAILING} {FFN}", *[f"{_BAILING} {EXPERTS} {SHARED} exp_probs_b.bias"] * 2],
@@ -141,6 +158,19 @@ RECIPES: dict[str, Recipe] = {
     "cohere2": Recipe(
         "cohere2", [f"attn_norm {ATTENTION} {FFN}"] * 5,
         {**WINDOW, **_EPS, "logit_scale": 0.7}, TIED),
+    "cohere2moe": Recipe(
+        "cohere2moe",
+        [f"{_COHERE} {FFN}", *[f"{_COHERE} {EXPERTS} {SHARED}"] * 4,
+         f"{_COHERE} {EXPERTS} {SHARED} {MTP}"],
+        {**WIDE, **MOE, **WINDOW, **_EPS, **_DENSE_FIRST, **_SHARED_FF, "logit_scale": 0.7,
+         "expert_shared_count": 2, "nextn_predict_layers": 1}, TIED, unused=MTP, seed=14),
+    "cohere2moe-rms": Recipe(
+        "cohere2moe", [f"{_COHERE} {FFN}", f"{_COHERE} {EXPERTS}", f"{_COHERE} {EXPERTS}"],
+        {**WIDE, **MOE, **WINDOW, **_DENSE_FIRST, "logit_scale": 0.7, "expert_gating_func": 1,
+         "expert_weights_norm": True, "expert_weights_scale": 1.5}, TIED, seed=6),
+    "deepseek": Recipe(
+        "deepseek", [DENSE, *[f"{_MOE_LAYER} {SHARED}"] * 2],
+        {**MOE, **_DENSE_FIRST, "expert_shared_count": 2, "expert_weights_scale": 1.5}, seed=8),
     "deepseek2": Recipe(
         "deepseek2",
         [f"{LATENT} {FFN}", *[f"{LATENT} {EXPERTS} {SHARED} exp_probs_b.bias"] * 2],
@@ -157,12 +187,29 @@ RECIPES: dict[str, Recipe] = {
         "deepseek2",
         [*[f"{_LITE} {FFN}"] * 25, *[f"{_LITE} {EXPERTS} {SHARED}"] * 2],
         {**MLA, "attention.q_lora_rank": None, "leading_dense_block_count": 25}, seed=20),
+    "dots1": Recipe(
+        "dots1", [_QWEN3, *[f"{_QK_MOE} {SHARED} exp_probs_b.bias"] * 2],
+        {**WIDE, **MOE, **SIGMOID, **_DENSE_FIRST, "attention.head_count_kv": 4,
+         "expert_shared_count": 2, "expert_weights_scale": 2.5, "expert_weights_norm": True},
+        seed=6),
     "ernie4_5": Recipe("ernie4_5", [DENSE] * 3, WIDE, TIED),
     "ernie4_5-moe": Recipe(
         "ernie4_5-moe", [DENSE, *[f"{_MOE_LAYER} {SHARED} exp_probs_b.bias"] * 2],
         {**WIDE, **MOE, **_DENSE_FIRST, **_SHARED_FF, "interleave_moe_layer_step": 1}, TIED,
         seed=2),
     "exaone4": Recipe("exaone4", [_EXAONE] * 3, other=f"{TIED} rope_freqs"),
+    "exaone-moe": Recipe(
+        "exaone-moe",
+        [_QWEN3, *[f"{_QK_MOE} {SHARED} exp_probs_b.bias"] * 4, f"{_QWEN3} {MTP}"],
+        {**WIDE, **MOE, **SIGMOID, **WINDOW, **_DENSE_FIRST, **_SHARED_FF,
+         "expert_shared_count": 2, "expert_weights_scale": 2.5, "expert_weights_norm": True,
+         "nextn_predict_layers": 1, "rope.freq_base_swa": 77.0},
+        unused=f"{MTP} rope.freq_base_swa", seed=13),
+    "falcon-h1": Recipe(
+        "falcon-h1", [f"{ATTENTION} {MAMBA2} ffn_norm. {FFN}"] * 3, {**WIDE, **SSM}),
+    "falcon-h1-unnormed": Recipe(
+        "falcon-h1", [f"{ATTENTION} {MAMBA2} ffn_norm. {FFN}".replace("ssm_norm:J,G ", "")] * 2,
+        {**WIDE, **SSM}, TIED),
     "gemma": Recipe("gemma", [DENSE] * 3, WIDE, TIED, embedding=0.2),
     "gemma2": Recipe(
         "gemma2", [_GEMMA2] * 4,
@@ -176,6 +223,13 @@ RECIPES: dict[str, Recipe] = {
         "gemma3", [_GEMMA3] * 4,
         {**WIDE, **WINDOW, "attention.sliding_window_pattern": 3, "rope.freq_base": 200.0,
          "rope.freq_base_swa": 50.0}, TIED, embedding=0.2),
+    "gemma3n": Recipe(  # gates of the first ten layers are sparse
+        "gemma3n", [_GEMMA3N] * 11,
+        {**WINDOW, "rope.freq_base": 200.0, "rope.freq_base_swa": 50.0,
+         "attention.shared_kv_layers": 0, "embedding_length_per_layer_input": 256,
+         "attention.sliding_window_pattern": [_T, _T, _F] * 3 + [_T, _F]},
+        f"{TIED} altup_proj altup_unembd_proj per_layer_token_embd per_layer_model_proj "
+        "per_layer_proj_norm", embedding=0.2, seed=9),
     "gemma4-dense": Recipe(
         "gemma4", [_GEMMA4, _GEMMA4, _GEMMA4_FULL] * 2,
         {**GEMMA4, "attention.head_count_kv": [2, 2, 1, 2, 2, 1],
@@ -262,6 +316,15 @@ RECIPES: dict[str, Recipe] = {
         "llama4", [DENSE, f"{_MOE_LAYER} {SHARED}"] * 2,
         {**WIDE, **MOE, "expert_count": 128, "expert_used_count": 1,
          "interleave_moe_layer_step": 2}, seed=12),
+    "mamba2": Recipe(
+        "mamba2", [MAMBA2] * 3,
+        {**SSM, "attention.head_count": 0, "attention.head_count_kv": None,
+         "feed_forward_length": 0}, TIED, unused=_NO_ROPE),
+    "maincoder": Recipe("maincoder", [_QWEN3] * 3, WIDE, TIED),
+    "mellum": Recipe(
+        "mellum", [_QK_MOE] * 5,
+        {**WIDE, **MOE, **WINDOW, **yarn(4.0, 64), "rope.freq_base_swa": 77.0},
+        unused="rope.freq_base_swa", seed=7),
     "minicpm": Recipe("minicpm", [DENSE] * 3, WIDE, TIED, embedding=0.2),
     "minimax-m2": Recipe(
         "minimax-m2", [f"{_MOE_LAYER} {FULL_NORMS} exp_probs_b.bias"] * 3,
@@ -305,6 +368,8 @@ RECIPES: dict[str, Recipe] = {
     "olmoe": Recipe(
         "olmoe", [f"{_MOE_LAYER} {FULL_NORMS}"] * 3,
         {**NARROW_MOE, "attention.head_count_kv": 4}, seed=22),
+    "pangu-embedded": Recipe(
+        "pangu-embedded", [f"{DENSE} {BIASES} attn_output.bias"] * 3, WIDE),
     "phi3-long": Recipe(
         "phi3", [_PHI3] * 3, {**_PHI3_KEYS, "rope.scaling.original_context_length": 32},
         _PHI3_HEAD, unused="rope_factors_short attention.sliding_window"),
@@ -346,6 +411,9 @@ RECIPES: dict[str, Recipe] = {
         {**WIDE, **MOE, "rope.dimension_sections": [6, 5, 5, 0], "n_deepstack_layers": 0}, seed=8),
     "seed_oss": Recipe(
         "seed_oss", [f"attn_norm {ATTENTION} {BIASES} post_attention_norm {FFN}"] * 3, WIDE),
+    "smallthinker": Recipe(
+        "smallthinker", [_MOE_LAYER] * 3, {**WIDE, **MOE, **WINDOW, **SIGMOID}, TIED,
+        unused="attention.sliding_window", embedding=0.1, seed=22),
     "smollm3": Recipe("smollm3", [DENSE] * 5, WIDE, TIED),
     **CLASSIC,
 }  # fmt: skip

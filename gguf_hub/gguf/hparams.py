@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
@@ -159,7 +160,7 @@ class HyperParameters:
     n_head = WholeNumber("attention.head_count", None, _OF_LAYERS, least=1)
     rms_epsilon = Number("attention.layer_norm_rms_epsilon", least=0)
     n_head_kv = WholeNumber("attention.head_count_kv", lambda h: h.n_head, _OF_LAYERS, least=1)
-    head_dim = WholeNumber("attention.key_length", lambda h: h.n_embd // h.n_head, least=1)
+    head_dim = WholeNumber("attention.key_length", lambda h: h.n_embd // max(1, h.n_head), least=1)
     n_embd_head_v = WholeNumber("attention.value_length", lambda h: h.head_dim, least=1)
     n_expert = WholeNumber("expert_count", 0)
     n_expert_used = WholeNumber("expert_used_count", 0)
@@ -182,7 +183,7 @@ class HyperParameters:
     yarn_beta_fast = Number("rope.scaling.yarn_beta_fast", 32.0, above=0)  # its logarithm is taken
     yarn_beta_slow = Number("rope.scaling.yarn_beta_slow", 1.0, above=0)
 
-    varies: Container[str] = ()
+    varies: Mapping[str, int] = MappingProxyType({})
 
     def __init__(
         self,
@@ -196,15 +197,15 @@ class HyperParameters:
         self.is_estimate = is_estimate
         self._tensors = tensors or {}
 
-    def of_graph(self, varies: Container[str] = ()) -> GraphHyperParameters:
+    def of_graph(self, varies: Mapping[str, int] | None = None) -> GraphHyperParameters:
         """Return the same with the keys that only some architectures read.
 
         Args:
             varies: Keys that may hold another number for each layer, of which ``get`` returns the
-                largest; by their names.
+                largest; by their names, and the least that one may be.
         """
         hparams = GraphHyperParameters(self.metadata, self._tensors, is_estimate=self.is_estimate)
-        hparams.varies = varies
+        hparams.varies = varies or {}
         return hparams
 
     def key(self, hparam: HyperParameter[Any]) -> str:
@@ -233,7 +234,10 @@ class HyperParameters:
             )
         is_largest = self.is_estimate or hparam.name in self.varies
         read = hparam._reader(self.metadata, is_largest)
-        return read(self.key(hparam), usual, **hparam._range())
+        limits = hparam._range()
+        if hparam.name in self.varies:
+            limits["least"] = self.varies[hparam.name]
+        return read(self.key(hparam), usual, **limits)
 
     def stated(self, hparam: HyperParameter[T]) -> T | None:
         """Return what the file says, the largest of an array, in range or not; None for nothing.
@@ -380,6 +384,7 @@ class GraphHyperParameters(CacheHyperParameters):
     n_rot_swa = WholeNumber("rope.dimension_count_swa", lambda h: h.n_rot, least=1)
     n_embd_moe = WholeNumber("moe_latent_size", 0)
     n_embd_per_layer = WholeNumber("embedding_length_per_layer_input", 0)
+    n_altup = WholeNumber("altup.num_inputs", 4, least=2, most=16)
     n_lora_q = WholeNumber("attention.q_lora_rank", 0)
     n_lora_kv = WholeNumber("attention.kv_lora_rank", least=1)
     temperature_length = WholeNumber("attention.temperature_length", 0)

@@ -58,6 +58,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     H.rope_scaling.name: H.rope_scaling.words,
     "rope.scaling.alpha": (0, 1),
     "rope.scaling.yarn_log_multiplier": (0,),
+    "altup.active_idx": (0,),
     "attention.causal": (True,),
     "attention.clamp_kqv": (0,),
     "attention.max_alibi_bias": (0,),
@@ -145,7 +146,7 @@ def find_graph_obstacles(
         why = unclear(fields, {name: tuple(info.shape) for name, info in tensors.items()})
         unknown = f"architecture `{shown(hparams.architecture)}` is not one that runs here"
         return (f"{unknown}: {why}" if why else unknown,)
-    hparams = hparams.of_graph(arch.varies)
+    arch, hparams = arch.with_norms_of(hparams), hparams.of_graph(arch.varies)
     if not tensors:
         return ("no tensors",)
     obstacles = _key_obstacles(fields, arch, hparams)
@@ -202,6 +203,8 @@ def _key_problem(arch: Architecture, name: str, field: Field) -> str:
         return "" if _is_one_of(field, expected) else _differs(field, expected)
     if name in arch.varies and isinstance(field.value, np.ndarray):
         return _array_problem(arch.varies[name], field)
+    if arch.varies.get(name) == 0 and _is_one_of(field, (0,)):
+        return ""
     if name not in NUMBERS and name not in SIZES:
         return "unknown"
     return _value_problem(HPARAMS[name], field)

@@ -35,6 +35,12 @@ class _Answer(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+@pytest.fixture(autouse=True)
+def no_drivers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU: to ask drivers takes a child and a second (tests/run/gpu/test_adapters.py does)."""
+    monkeypatch.setattr("gguf_hub.run.gpu.adapters.find_gpus", lambda is_fresh: judge([]))
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A hub that answers, as HF_ENDPOINT; returns its address."""

@@ -8,7 +8,7 @@ it in ``graph``. Source of the records: src/models/ of llama.cpp, as bundled wit
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from gguf_hub.gguf.hparams import GraphHyperParameters
@@ -16,9 +16,11 @@ from gguf_hub.gguf.memory.states import StateKind
 
 H = GraphHyperParameters
 
-Activation = Literal["silu", "gelu", "swiglu_oai", "relu2", "plain_gelu", "xielu"]
-"""SwiGLU, GeGLU with the tanh form, gpt-oss' clamped SwiGLU; and without a gate squared ReLU, GELU
-with the tanh form, xIELU."""
+Activation = Literal[
+    "silu", "gelu", "relu", "swiglu_oai", "relu2", "plain_gelu", "xielu"
+]  # fmt: skip
+"""SwiGLU, GeGLU with the tanh form, ReGLU, gpt-oss' clamped SwiGLU; and without a gate squared
+ReLU, GELU with the tanh form, xIELU."""
 
 BIASES = ("attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias", "ffn_gate.bias",
           "ffn_up.bias", "ffn_down.bias")  # fmt: skip
@@ -88,12 +90,14 @@ class States:
         period: Every so many layers one attends, where no key tells; 0 where those attend that
             have heads of keys and values.
         is_tiled: Head h of a delta net reads keys h % n, not those of its block of heads.
+        is_beside_attention: Every layer has a state and attends, and adds both.
         has_joint_rates: One matrix has a delta net's two rates, for each head of keys by itself.
     """
 
     kind: StateKind
     period: int = 0
     is_tiled: bool = False
+    is_beside_attention: bool = False
     has_joint_rates: bool = False
 
 
@@ -123,13 +127,17 @@ class Architecture:
         states: Layers that carry a state; None where all attend.
         has_query_gates: ``attn_q`` holds a gate behind each head's queries; results of attention
             are multiplied with its sigmoid.
+        has_result_gates: ``attn_gate`` makes gates of what a layer reads; results of attention are
+            multiplied with their sigmoids.
         is_one_part: A layer is attention, a state or a feed-forward network, not two of these.
         output_norm: What stands before the head.
         has_head_bias: The head has a bias.
+        ffn_norm: What stands before the feed-forward network.
         rope_skip: Every so many layers one has no rotation; 0 for none.
         halves_with_sections: The halves of a head are rotated instead of neighbours where the file
             has sections of positions, as of models that see.
         rope_windows_only: Layers without a window have no rotation, if others have windows.
+        rope_dense_lead: Nor have they then, but for the dense layers before those with experts.
         needs: Vectors of a layer that must be there, after ``blk.N.``.
         may_have: Vectors that may be there, beside ``BIASES``.
         has_fused_gate: ``ffn_up`` holds the gate's rows before its own.
@@ -144,15 +152,23 @@ class Architecture:
             latent attention, arXiv 2405.04434, section 2.1); so may queries be, of another.
         yarn_scales_scores: Where there is a log multiplier, YaRN's factor is one on scores alone,
             not on cosine and sine.
+        has_altup: The residual stream is one of several, of which a layer computes one and corrects
+            the others (alternating updates, arXiv 2301.13310); what attention adds has a low-rank
+            part beside it (arXiv 2411.07501).
+        n_layer_sparse: So many first layers let a twentieth of the gates pass.
         has_dense_beside: Layers with experts have a dense network, too, each with norms of its own
             before and after, and the router has one.
         has_layer_norm: The norms are layer norms, not RMS norms.
         has_weightless_norms: They have no weights, but are there.
         has_positions: Each position has an embedding, which is added to the token's.
+        has_rms_norm_by_key: But RMS norms where a file has the epsilon of those.
         post_attention_norm_is_before_ffn: ``post_attention_norm`` is the norm before the
             feed-forward network, not one after attention.
         is_parallel: The feed-forward network reads what attention reads, or another norm of it,
             unless a key or a norm before the network tells otherwise (``Graph.is_parallel``).
+        routes_before_attention: The router reads the residual stream before attention adds to it,
+            without a norm.
+        averages_shared: Experts and a shared expert are added with a factor of 1/2.
         activation: Of the feed-forward network.
         scales_embeddings: Embeddings are multiplied by the root of their length.
         divides_logits: Logits are divided by ``logit_scale``, not multiplied.
@@ -171,12 +187,15 @@ class Architecture:
     rope: Literal["norm", "neox"] | None = "neox"
     states: States | None = None
     has_query_gates: bool = False
+    has_result_gates: bool = False
     is_one_part: bool = False
     output_norm: str = "output_norm"
     has_head_bias: bool = False
+    ffn_norm: str = "ffn_norm.weight"
     rope_skip: int = 0
     halves_with_sections: bool = False
     rope_windows_only: bool = False
+    rope_dense_lead: bool = False
     needs: tuple[str, ...] = NORMS
     may_have: tuple[str, ...] = ()
     has_fused_gate: bool = False
@@ -189,12 +208,17 @@ class Architecture:
     has_value_norms: bool = False
     has_latents: bool = False
     yarn_scales_scores: bool = False
+    has_altup: bool = False
+    n_layer_sparse: int = 0
     has_dense_beside: bool = False
     has_layer_norm: bool = False
     has_weightless_norms: bool = False
     has_positions: bool = False
+    has_rms_norm_by_key: bool = False
     post_attention_norm_is_before_ffn: bool = False
     is_parallel: bool = False
+    routes_before_attention: bool = False
+    averages_shared: bool = False
     activation: Activation = "silu"
     scales_embeddings: bool = False
     divides_logits: bool = False
@@ -212,3 +236,8 @@ class Architecture:
     def is_gated(self) -> bool:
         """Whether the feed-forward network has a gate beside ``up``."""
         return self.activation not in ("relu2", "plain_gelu", "xielu")
+
+    def with_norms_of(self, hparams: H) -> Architecture:
+        """Return the record for a file whose keys tell which norms it has."""
+        is_rms = self.has_rms_norm_by_key and hparams.has(H.rms_epsilon)
+        return replace(self, has_layer_norm=False) if is_rms else self

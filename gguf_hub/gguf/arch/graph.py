@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
 from gguf_hub.gguf.arch.latents import latent_matrices, latents_of
+from gguf_hub.gguf.arch.residuals import layer_tensors, model_tensors
 from gguf_hub.gguf.arch.states import StateLayers
 from gguf_hub.gguf.experts import group_split, wanted_experts
 from gguf_hub.gguf.format import AnyTensor
@@ -64,6 +65,7 @@ class LayerGraph(LayerSizes):
         has_rope: Whether queries and keys are rotated.
         has_halves: Whether their halves are rotated, not neighbours.
         has_plain_norms: Whether they are normed without weights then.
+        is_sparse: Whether most gates of the feed-forward network are 0.
     """
 
     has_ffn: bool = True
@@ -71,6 +73,7 @@ class LayerGraph(LayerSizes):
     has_rope: bool = True
     has_halves: bool = True
     has_plain_norms: bool = False
+    is_sparse: bool = False
 
 
 class Graph:
@@ -85,7 +88,7 @@ class Graph:
     """
 
     def __init__(self, arch: Architecture, hparams: H) -> None:
-        self.arch, self.hparams = arch, hparams.of_graph(arch.varies)
+        self.arch, self.hparams = arch.with_norms_of(hparams), hparams.of_graph(arch.varies)
 
     @property
     def n_layer(self) -> int:
@@ -141,6 +144,7 @@ class Graph:
             "weighs_inputs": has_experts and bool(arch.router and arch.router.is_first),
             "n_embd_per_layer": self.n_embd_per_layer,
             "n_embd_moe": self.n_embd_moe,
+            "n_altup": self.n_altup,
             "latents": self.latents,
             "has_query_gates": arch.has_query_gates,
         }
@@ -155,7 +159,8 @@ class Graph:
         is_windowed = bool(self._window) and self._is_windowed(i)
         has_rope = not (arch.rope_skip and self._has_skips and (i + 1) % arch.rope_skip == 0)
         if arch.rope_windows_only and self._window:
-            has_rope = is_windowed
+            is_lead = arch.rope_dense_lead and i < self._read(H.n_dense_lead)
+            has_rope = is_windowed or is_lead
         if H.rope_finetuned.name in arch.reads:
             has_rope = has_rope and h.rope_finetuned
         has_rope = has_rope and arch.rope is not None
@@ -166,16 +171,19 @@ class Graph:
         n_ff = self._number(H.n_ff, i) // arch.n_ff_divisor
         state = self._states.of_layer(i, n_head_kv, n_ff)
         has_ffn = not arch.is_one_part or n_ff > 0
-        if state or (arch.is_one_part and has_ffn):
+        is_both = arch.states is not None and arch.states.is_beside_attention
+        if (state and not is_both) or (arch.is_one_part and has_ffn):
             n_head_kv = 0
         latents = self.latents
         is_other = is_windowed and arch.windows is not None and arch.windows.has_own_heads
+        n_head = self._number(H.n_head, i) if n_head_kv else 0
         return LayerGraph(
-            n_head=self._number(H.n_head, i) if n_head_kv else 0,
+            n_head=n_head,
             n_head_kv=n_head_kv,
             head_dim=h.head_dim_swa if is_other else h.head_dim,
             n_embd_head_v=self._n_embd_head_v(is_other),
             n_embd_head_out=latents.n_value if latents and latents.is_absorbed else 0,
+            n_attn_gate=n_head * h.head_dim if arch.has_result_gates else 0,
             n_ff=n_ff,
             n_back_kv=self._n_back_kv(i, is_windowed),
             state=state,
@@ -184,6 +192,7 @@ class Graph:
             has_rope=has_rope,
             has_halves=self._has_halves,
             has_plain_norms=has_plain_norms and has_rope,
+            is_sparse=i < arch.n_layer_sparse,
             window=0 if is_chunk else length,
             chunk=length if is_chunk else 0,
         )
@@ -235,7 +244,7 @@ class Graph:
     @property
     def n_layer_kv_shared(self) -> int:
         """The last layers, without keys and values of their own."""
-        return self._read(H.n_layer_kv_shared)
+        return int(self.value(H.n_layer_kv_shared.name))
 
     @cached_property
     def _last_own(self) -> dict[bool, int]:
@@ -247,6 +256,11 @@ class Graph:
     def n_embd_per_layer(self) -> int:
         """Width of each layer's own embeddings; 0 without."""
         return self._read(H.n_embd_per_layer)
+
+    @property
+    def n_altup(self) -> int:
+        """Streams of alternating updates; 0 without."""
+        return self._read(H.n_altup)
 
     @property
     def n_embd_moe(self) -> int:
@@ -338,11 +352,8 @@ class Graph:
         for name in ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"):
             if name in there:
                 yield TensorSpec(name, (half,), True)
-        if per_layer := self.n_embd_per_layer:
-            width = per_layer * self.n_layer
-            yield TensorSpec("per_layer_token_embd.weight", (width, n_rows))
-            yield TensorSpec("per_layer_model_proj.weight", (d, width))
-            yield TensorSpec("per_layer_proj_norm.weight", (per_layer,), True)
+        extra = model_tensors(d, n_rows, self.n_embd_per_layer, self.n_layer, self.n_altup)
+        yield from (TensorSpec(*each) for each in extra)
         # the runner takes merged experts where there are both
         split = {name: parts for name, parts in group_split(there).items() if name not in there}
         for i in range(min(self.n_layer, len(there) + 1)):
@@ -381,9 +392,8 @@ class Graph:
         is_dense = self.arch.has_dense_beside or not layer.has_experts
         if layer.has_ffn and layer.n_ff and is_dense:
             yield from self._dense("", layer.n_ff)
-        if per_layer := self.n_embd_per_layer:
-            yield TensorSpec("inp_gate.weight", (h.n_embd, per_layer))
-            yield TensorSpec("proj.weight", (per_layer, h.n_embd))
+        extra = layer_tensors(self.hparams.n_embd, self.n_embd_per_layer, self.n_altup)
+        yield from (TensorSpec(*each) for each in extra)
         is_parallel = self.is_parallel(there)
         for name, shape in self._vectors(layer).items():
             is_needed, is_there = name in self.arch.needs, f"{b}{name}" in there
@@ -407,6 +417,8 @@ class Graph:
                 yield TensorSpec("attn_k.weight", (d, n_kv))
             if has_own and not (self.arch.has_value_norms and f"{b}attn_v.weight" not in there):
                 yield TensorSpec("attn_v.weight", (d, n_kv))
+        if layer.n_attn_gate:
+            yield TensorSpec("attn_gate.weight", (d, layer.n_attn_gate))
         yield TensorSpec("attn_output.weight", (layer.n_embd_q, d))
 
     def _dense(self, suffix: str, width: int) -> Iterator[TensorSpec]:

@@ -71,6 +71,8 @@ class StateLayers:
         states, h = self._arch.states, self._hparams
         if states is None:
             return None
+        if states.is_beside_attention:
+            return self._sizes
         if not states.period:
             has_state = not n_head_kv and not (self._arch.is_one_part and n_ff)
         elif h.has(H.is_recurrent):
@@ -86,8 +88,12 @@ class StateLayers:
         assert sizes is not None
         for name, shape in _matrices(self._arch, self._hparams.n_embd, sizes):
             yield name, shape, False
-        for name, shape in _vectors(sizes, has_bias=f"{b}ssm_conv1d.bias" in there).items():
-            yield name, shape, True
+        optional = {"ssm_conv1d.bias"}
+        if self._arch.states and self._arch.states.is_beside_attention:
+            optional.add("ssm_norm.weight")
+        for name, shape in _vectors(sizes).items():
+            if name not in optional or f"{b}{name}" in there:
+                yield name, shape, True
 
     @cached_property
     def _sizes(self) -> StateSizes | None:
@@ -118,16 +124,15 @@ def _matrices(arch: Architecture, d: int, s: StateSizes) -> Iterator[tuple[str, 
     yield "ssm_out.weight", (s.n_inner, d)
 
 
-def _vectors(s: StateSizes, *, has_bias: bool) -> dict[str, Shape]:
-    """Return the vectors of a layer with a state, without ``blk.N.``."""
+def _vectors(s: StateSizes) -> dict[str, Shape]:
+    """Return the vectors that a layer with a state may have, without ``blk.N.``."""
     kernel = (s.n_taps, s.n_channels)
     if s.kind == "short_conv":
         return {"shortconv.conv.weight": kernel}
     shared = {"ssm_conv1d.weight": kernel, "ssm_dt.bias": (s.n_head,)}
     if s.kind == "delta_net":
         return {**shared, "ssm_a": (s.n_head,), "ssm_norm.weight": (s.head_dim,)}
-    bias = {"ssm_conv1d.bias": (s.n_channels,)} if has_bias else {}
     return {
-        **shared, **bias, "ssm_a": (1, s.n_head), "ssm_d": (1, s.n_head),
-        "ssm_norm.weight": (s.n_inner // s.n_group, s.n_group),
+        **shared, "ssm_conv1d.bias": (s.n_channels,), "ssm_a": (1, s.n_head),
+        "ssm_d": (1, s.n_head), "ssm_norm.weight": (s.n_inner // s.n_group, s.n_group),
     }  # fmt: skip

@@ -22,7 +22,7 @@ from gguf_hub.gguf.memory.activations import (
 )
 from gguf_hub.gguf.memory.latents import Latents
 from gguf_hub.gguf.memory.scratch import partial_floats, tile_bytes
-from gguf_hub.gguf.memory.sizes import LayerSizes, ModelSizes
+from gguf_hub.gguf.memory.sizes import LAUREL_RANK, LayerSizes, ModelSizes
 from gguf_hub.gguf.memory.states import StateSizes, state_elements, state_stride
 
 N_BATCH = 512
@@ -211,7 +211,10 @@ class MemoryLayout:
         self.queries = self._take("f", "queries [T, H, d]", t * n_q)
         self.keys = self._take("f", "keys [T, K, d]", t * n_k)
         self.values = self._take("f", "values [T, K, d]", t * n_v)
-        self.attn_out = self._activations("attn_out", t, *(s.n_embd_attn for s in layers))
+        widths = (width for sizes in layers for width in sizes.n_embd_results)
+        self.attn_out = self._activations("attn_out", t, *widths)
+        n_gate = max((s.n_attn_gate for s in layers), default=0)
+        self.attn_gates = self._take("f", "gates of attention's results [T, H d]", t * n_gate)
         if model.has_query_gates:
             self.gated_queries = self._take("f", "queries and gates [T, H, 2 d]", 2 * t * n_q)
         self._lay_out_state_batch([s.state for s in layers if s.state], t)
@@ -234,6 +237,8 @@ class MemoryLayout:
             self._lay_out_latents(model.latents, model.n_head, t)
         if model.n_embd_per_layer:
             self._lay_out_per_layer(model, t)
+        if model.n_altup:
+            self._lay_out_altup(model.n_altup, d, t)
         if model.weighs_inputs:
             self.weighted = self._activations("weighted", pairs, d)
         d_exp = model.n_embd_of_experts
@@ -290,12 +295,20 @@ class MemoryLayout:
         self.per_layer_part = self._take("f", "embeddings of a layer [T, P]", t * p)
         self.per_layer_gate = self._activations("gate of a layer's embeddings", t, p)
 
+    def _lay_out_altup(self, n: int, d: int, t: int) -> None:
+        """Take the streams of alternating updates, each [T, D], and what is beside attention."""
+        self.streams = [self._take("f", "a stream [T, D]", t * d) for _ in range(n)]
+        self.predicted = [self._take("f", "a predicted stream [T, D]", t * d) for _ in range(n)]
+        self.stream_gates = self._take("f", "gates of streams [T, A]", t * n)
+        self.laurel_in = self._activations("low-rank part [T, R]", t, LAUREL_RANK)
+        self.laurel = self._take("f", "what is beside attention [T, D]", t * d)
+
     def _lay_out_scratch(self, model: ModelSizes, limits: Limits) -> None:
         """Take what each thread needs for attention and for products; and constants."""
         threads, layers = limits.n_threads, model.layer_sizes
         groups = {(s.n_head // s.n_head_kv, s.n_embd_head_v) for s in layers if s.n_head_kv}
         floats = max((cache.scratch_floats(*group) for group in groups), default=0)
-        widths = {s.n_embd_attn for s in layers} | {s.n_ff for s in layers}
+        widths = {width for sizes in layers for width in (*sizes.n_embd_results, sizes.n_ff)}
         if model.latents:
             widths |= {model.latents.n_lora_q, model.latents.n_lora_kv, model.latents.n_plain}
         widths |= {model.n_embd, model.n_embd_moe, model.n_ff, model.n_ff_of_experts}

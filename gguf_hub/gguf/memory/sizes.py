@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from gguf_hub.gguf.memory.latents import Latents
 from gguf_hub.gguf.memory.states import StateSizes
 
+LAUREL_RANK = 64
+"""Width of the low-rank part beside attention where there are alternating updates."""
+
 
 @dataclass(frozen=True)
 class LayerSizes:
@@ -19,6 +22,7 @@ class LayerSizes:
         n_embd_head_v: Length of a head of values.
         n_embd_head_out: Length of a head of what attention computes, where it is not that of a
             head of values (see ``Latents``); else 0.
+        n_attn_gate: Gates of what attention computes of a token; 0 for none.
         n_ff: Width of the feed-forward network, if it is no mixture; 0 for a layer without one.
         n_back_kv: How many layers before it the one is whose keys and values it reads; 0 where it
             has its own.
@@ -34,6 +38,7 @@ class LayerSizes:
     n_ff: int = 0
     n_back_kv: int = 0
     n_embd_head_out: int = 0
+    n_attn_gate: int = 0
     state: StateSizes | None = None
     window: int = 0
     chunk: int = 0
@@ -60,10 +65,14 @@ class LayerSizes:
 
     @property
     def n_embd_attn(self) -> int:
-        """Width of what attention, or what stands in for it, computes of a token."""
-        if self.state:
-            return self.state.n_inner
-        return self.n_head * (self.n_embd_head_out or self.n_embd_head_v)
+        """Width of what attention, or a state in its place or after it, computes of a token."""
+        return self.n_embd_results[-1]
+
+    @property
+    def n_embd_results(self) -> tuple[int, ...]:
+        """Widths of what attention and a state compute of a token."""
+        of_heads = self.n_head * (self.n_embd_head_out or self.n_embd_head_v)
+        return (of_heads, self.state.n_inner) if self.state else (of_heads,)
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,7 @@ class ModelSizes:
         has_dense_beside: Whether a layer has a dense network and experts.
         n_embd_per_layer: Width of each layer's own embeddings; 0 without.
         n_embd_moe: Width of what experts read and write, where it is not ``n_embd``; else 0.
+        n_altup: Streams of alternating updates; 0 without.
         latents: Of attention; None without.
         has_query_gates: Whether queries are computed with gates of attention's results.
     """
@@ -107,6 +117,7 @@ class ModelSizes:
     has_dense_beside: bool = field(default=False, kw_only=True)
     n_embd_per_layer: int = field(default=0, kw_only=True)
     n_embd_moe: int = field(default=0, kw_only=True)
+    n_altup: int = field(default=0, kw_only=True)
     latents: Latents | None = field(default=None, kw_only=True)
     has_query_gates: bool = field(default=False, kw_only=True)
 

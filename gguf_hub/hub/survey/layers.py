@@ -22,16 +22,10 @@ H = CacheHyperParameters
 
 
 _WINDOWS: Mapping[str, Windows] = {
-    "afmoe": Windows(4),
-    "cohere2moe": Windows(4, is_full_first=True),
-    "exaone-moe": Windows(4, default=128),
-    "gemma3n": Windows(5),
     "laguna": Windows(4, is_full_first=True),
     "lfm2": Windows(0),
-    "mellum": Windows(4),
     "muse-glimmer": Windows(4),
     "plamo3": Windows(8),
-    "smallthinker": Windows(4, fixed=4096, is_full_first=True),
 }
 """Architectures that do not run here and whose windows need no array; of all others, one of flags
 has to tell."""

@@ -20,6 +20,8 @@ from gguf_hub.run.kernels.vm.ops import Step
 _PRODUCTS = ("matmul", "expert_matmul", "head_matmul")
 _BESIDE_PRODUCTS = (*_PRODUCTS, "prefetch_experts")
 """Steps that change nothing that a product reads."""
+_OF_STREAMS = ("altup_proj.weight", "altup_unembd_proj.weight")
+"""What has a matrix for each stream of rows; an importance matrix has nothing of it."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ class _Finder:
         self._names = sorted((file.start_of(info.name), info.name) for info in tensors)
         self._starts = [start for start, _ in self._names]
         self._sources: dict[tuple[int, int], Rows] = {}
+        self._plain_names: set[str] = set()
 
     def find(self) -> list[Product]:
         found: list[Product] = []
@@ -118,6 +121,9 @@ class _Finder:
         name, offset = self._tensor_at(a["w0"])
         if offset:  # a later part of a tensor whose first part reads the same
             return []
+        if name in _OF_STREAMS or name in self._plain_names:  # of several uses the first
+            return []
+        self._plain_names.add(name)
         n_head = a.get("n_head", 1)
         return [Product(first, name, self._rows(step, a, n_head), n_head)]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numba.extending import register_jitable
 
 from gguf_hub.run.kernels.generic.elementary import (
     exp32,
@@ -110,6 +111,86 @@ def sigmoid_scale(tid, nth, n, f, q, kv, w, y, gate, width, count):
             f[np.uintp(y + width * t + i)] *= factor
 
 
+def match_lengths(tid, nth, n, f, q, kv, w, y, x, width, count):
+    """Multiply each row of y with the length of that of x, divided by its own."""
+    first, last = share(n[count], tid, nth)
+    for t in range(first, last):
+        row = y + width * t
+        factor = math.sqrt(sum_of_squares(f, x + width * t, width))
+        scale = np.float32(factor / math.sqrt(sum_of_squares(f, row, width)))
+        for i in range(width):
+            f[np.uintp(row + i)] *= scale
+
+
+def sparsify(tid, nth, n, f, q, kv, w, x, width, factor, count):
+    """Leave of each element what it is above mean + factor * standard deviation of its row.
+
+    Of rows of one element the deviation is 0.
+    """
+    first, last = share(n[count], tid, nth)
+    for t in range(first, last):
+        row = x + width * t
+        mean = np.float32(sum_of_doubles(f, row, width) / width)
+        total = 0.0
+        for i in range(width):
+            apart = np.float64(f[np.uintp(row + i)] - mean)
+            total += apart * apart
+        deviation = np.float32(math.sqrt(total / max(1, width - 1)))
+        cutoff = mean + f[factor] * deviation
+        for i in range(width):
+            above = f[np.uintp(row + i)] - cutoff
+            f[np.uintp(row + i)] = above if above > np.float32(0) else np.float32(0)
+
+
+# -- streams of alternating updates (arXiv 2301.13310) ---------------------------------------------
+
+
+def altup_predict(tid, nth, n, f, q, kv, w, x, stride, gates, weights, n_stream, width, y, count):
+    """y[j] = x[j] + sum over k of c[j, k] x[k], with c = weights [A, A, A] times the token's gates.
+
+    Streams are [T, D], ``stride`` apart; gates are [T, A].
+    """
+    first, last = share(n[count], tid, nth)
+    for t in range(first, last):
+        for j in range(n_stream):
+            out = y + stride * j + width * t
+            for i in range(width):
+                f[np.uintp(out + i)] = np.float32(0)
+            for k in range(n_stream):
+                row = weights + n_stream * (n_stream * j + k)
+                factor = _gated(f, row, gates + n_stream * t, n_stream)
+                source = x + stride * k + width * t
+                for i in range(width):
+                    f[np.uintp(out + i)] += factor * f[np.uintp(source + i)]
+            source = x + stride * j + width * t
+            for i in range(width):
+                f[np.uintp(out + i)] += f[np.uintp(source + i)]
+
+
+def altup_correct(
+    tid, nth, n, f, q, kv, w, x, predicted, stride, gates, weights, n_stream, width, y, count
+):
+    """y[j] = p[j] + (1 + c[j]) (x - p[0]), with c = weights [A, A] times the token's gates."""
+    first, last = share(n[count], tid, nth)
+    for t in range(first, last):
+        for j in range(n_stream):
+            gate = _gated(f, weights + n_stream * j, gates + n_stream * t, n_stream)
+            factor = gate + np.float32(1)
+            out, old = y + stride * j + width * t, predicted + stride * j + width * t
+            active, new = predicted + width * t, x + width * t
+            for i in range(width):
+                change = f[np.uintp(new + i)] - f[np.uintp(active + i)]
+                f[np.uintp(out + i)] = change * factor + f[np.uintp(old + i)]
+
+
+@register_jitable
+def _gated(f, row, gates, n_stream):
+    total = np.float32(0)
+    for m in range(n_stream):
+        total += f[row + m] * f[gates + m]
+    return total
+
+
 # -- activations -----------------------------------------------------------------------------------
 
 
@@ -126,6 +207,15 @@ def gelu_mul(tid, nth, n, f, q, kv, w, gate, up, width, count):
     first, last = share(n[count] * width, tid, nth)
     for i in range(first, last):
         f[np.uintp(gate + i)] = gelu32(f[np.uintp(gate + i)]) * f[np.uintp(up + i)]
+
+
+def relu_mul(tid, nth, n, f, q, kv, w, gate, up, width, count):
+    """ReGLU: max(gate, 0) * up (arXiv 2002.05202)."""
+    first, last = share(n[count] * width, tid, nth)
+    for i in range(first, last):
+        x = f[np.uintp(gate + i)]
+        x = np.float32(0) if x < np.float32(0) else x
+        f[np.uintp(gate + i)] = x * f[np.uintp(up + i)]
 
 
 def swiglu_oai(tid, nth, n, f, q, kv, w, gate, up, width, count):

@@ -84,7 +84,8 @@ class AttentionWriter(LatentWriter):
     def _project_qkv(self, layer: Layer, vectors: Mapping[str, int], source: Activations) -> None:
         c, at, own = self._config, self._at, layer.matrices
         queries = at.gated_queries if c.has_query_gates else at.queries
-        places = {"attn_q": queries, "attn_k": at.keys, "attn_v": at.values}
+        places = {"attn_q": queries, "attn_k": at.keys, "attn_v": at.values,
+                  "attn_gate": at.attn_gates}  # fmt: skip
         parts = {name: y for name, y in places.items() if name in own}
         self._quantize(source, [own[name] for name in parts], N_TOKENS)
         for name, y in parts.items():
@@ -179,6 +180,9 @@ class AttentionWriter(LatentWriter):
             window=g.window, chunk=g.chunk, cap=self._scalar(c.score_cap),
             sinks=sinks or 0, has_sinks=sinks is not None, **self._cache(layer, own),
         )  # fmt: skip
+        if g.n_attn_gate:
+            self._add("sigmoid_gate", y=at.attn_out.x, gate=at.attn_gates, stride=g.n_attn_gate,
+                      width=g.n_attn_gate, per_row=1, count=N_TOKENS)  # fmt: skip
         if c.has_query_gates:
             self._add("sigmoid_gate", y=at.attn_out.x, gate=at.gated_queries + g.head_dim,
                       stride=2 * g.head_dim, width=g.head_dim, per_row=g.n_head,
@@ -191,8 +195,9 @@ class AttentionWriter(LatentWriter):
             return c.score_scale or 1 / math.sqrt(head_dim)
         return self._latent_score_scale(c.latents)
 
-    def _project(self, layer: Layer, vectors: Mapping[str, int], stream: Stream) -> None:
-        matrix = layer.matrices[_OUTPUTS[layer.graph.state.kind if layer.graph.state else ""]]
+    def _project(self, layer: Layer, vectors: Mapping[str, int], stream: Stream, kind: str) -> None:
+        """Add the result of attention, or of a state of this kind; "" for attention."""
+        matrix = layer.matrices[_OUTPUTS[kind]]
         rows = replace(stream.attn_out, width=matrix.n_in)
         if "attn_sub_norm.weight" in vectors:
             name = "attn_sub_norm.weight"
@@ -203,6 +208,7 @@ class AttentionWriter(LatentWriter):
             matrix, rows, target, count=stream.count, is_added=target == stream.x,
             is_last=True,
         )  # fmt: skip
-        self._bias(vectors, "attn_output", target, matrix.n_out, stream.count)
+        if not kind:
+            self._bias(vectors, "attn_output", target, matrix.n_out, stream.count)
         is_after = not self._config.arch.post_attention_norm_is_before_ffn
         self._join(vectors, "post_attention_norm.weight" if is_after else "", stream)

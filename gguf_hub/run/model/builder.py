@@ -15,16 +15,16 @@ from gguf_hub.errors import UsageError
 from gguf_hub.gguf.memory.layout import Activations, LayerOffsets
 from gguf_hub.run.kernels.vm.extents import Bounds, Span
 from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS
+from gguf_hub.run.model.altup import AltupWriter
 from gguf_hub.run.model.attention import AttentionWriter
 from gguf_hub.run.model.feed_forward import FeedForwardWriter
-from gguf_hub.run.model.per_layer import PerLayerWriter
 from gguf_hub.run.model.program import FULL_GRAPH, Program
 from gguf_hub.run.model.state import StateWriter
 from gguf_hub.run.model.steps import Stream
 from gguf_hub.run.model.weights import Layer, Matrix
 
 
-class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWriter):
+class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, AltupWriter):
     """Writes the steps of a model, or of a stage, for given limits; ``build`` returns them."""
 
     def build(self) -> Program:
@@ -35,29 +35,46 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWr
         if self._config.n_embd_per_layer:
             assert stage == FULL_GRAPH
             self._per_layer_inputs()
+        if self._config.n_altup:
+            self._spread()
         if layers:
             self._rope_tables()
         stream = Stream(at.residual, at.attn_out)
-        is_parallel = self._config.is_parallel  # all tokens of the last layer go on, too
+        # all tokens of the last layer go on, too
+        keeps_all = self._config.is_parallel or self._config.n_altup > 0
         for i, (layer, own) in enumerate(zip(layers, at.layers, strict=True)):
             self._layer = stage.first + i
             vectors = self._place(layer.vectors, own.vectors)
+            if self._config.n_altup:
+                self._predict(layer, vectors)
             source = self._mix(layer, own, vectors)
-            if stage.has_head and layer is layers[-1] and not is_parallel:
+            if self._config.n_altup:
+                self._low_rank(layer, vectors, source)
+            if stage.has_head and layer is layers[-1] and not keeps_all:
                 stream = self._outputs(stream, layer.graph.n_embd_attn)
+            if layer.experts and self._config.arch.routes_before_attention:
+                self._route_early(layer, own, vectors, stream)
             if layer.graph.n_embd_attn:
-                self._project(layer, vectors, stream)
+                kind = layer.graph.state.kind if layer.graph.state else ""
+                self._project(layer, vectors, stream, kind)
+            if self._config.n_altup:
+                self._add_low_rank()
             if layer.graph.has_ffn:
                 self._feed_forward(layer, own, vectors, stream, source)
-            if self._config.n_embd_per_layer:
+            if self._config.n_altup:
+                self._correct(layer, vectors)
+                self._per_layer_update(i, layer, vectors)
+            elif self._config.n_embd_per_layer:
                 self._per_layer_branch(i, layer, vectors, stream)
             if "layer_output_scale.weight" in vectors:
                 self._add("scale_rows", x=stream.x, width=self._config.n_embd,
                           factor=vectors["layer_output_scale.weight"],
                           count=stream.count)  # fmt: skip
         self._layer = self._config.n_layer
+        if self._config.n_altup:
+            self._merge()
         if stage.has_head:
-            self._head(stream if layers and not is_parallel else self._outputs(stream, 0))
+            self._head(stream if layers and not keeps_all else self._outputs(stream, 0))
         return Program(
             steps=tuple(self._steps),
             layout=at,
@@ -69,11 +86,14 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWr
 
     def _mix(self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int]) -> Activations:
         """Let tokens read of each other; return what was read of them."""
-        if layer.graph.state:
-            return self._carry_on(layer, own, vectors)
-        if layer.graph.n_head_kv:
-            return self._attention(layer, own, vectors)
-        return self._at.normed  # a feed-forward network alone
+        at, graph, source = self._at, layer.graph, None
+        if graph.n_head_kv:
+            source = self._attention(layer, own, vectors)
+        if graph.n_head_kv and graph.state:
+            self._project(layer, vectors, Stream(at.residual, at.attn_out), "")
+        if graph.state:
+            return self._carry_on(layer, own, vectors, source)
+        return source or at.normed  # of a feed-forward network alone nothing
 
     def _bounds(self) -> Bounds:
         limits, n_expert_used = self._limits, self._config.n_expert_used

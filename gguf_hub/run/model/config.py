@@ -176,7 +176,7 @@ def _router(graph: Graph) -> RouterConfig:
     if H.weights_norm.name in arch.reads and h.has(H.weights_norm):
         is_normalized = h.weights_norm
     n_group = max(1, int(graph.value(H.n_group.name)))
-    is_plain = n_group == 1 and "exp_probs_b.bias" not in arch.may_have
+    is_plain = n_group == 1 and "exp_probs_b.bias" not in (*arch.needs, *arch.may_have)
     if function == "softmax" and is_normalized and is_plain:
         function, is_normalized = "chosen", False  # the same numbers
     return RouterConfig(
@@ -232,7 +232,9 @@ def _rope_of_windows(graph: Graph, rope: RopeConfig) -> RopeConfig | None:
     if windows.is_plain:
         own = RopeConfig(n_rot=rope.n_rot, freq_base=rope.freq_base, scaling="none")
     usual = windows.freq_base or own.freq_base
-    own = replace(own, freq_base=h.get(H.rope_freq_base_swa, usual))
+    if H.rope_freq_base_swa.name in graph.arch.reads:
+        usual = h.get(H.rope_freq_base_swa, usual)
+    own = replace(own, freq_base=usual)
     if windows.has_own_heads:
         return replace(own, n_rot=h.n_rot_swa)
     return None if own == rope else own
@@ -279,7 +281,7 @@ def _group_problems(config: ModelConfig) -> Iterator[str]:
 
 def _head_problems(config: ModelConfig, layer: LayerGraph) -> Iterator[str]:
     """Yield what cannot be of a layer's attention."""
-    if layer.n_head % layer.n_head_kv:
+    if not layer.n_head or layer.n_head % layer.n_head_kv:
         yield f"{layer.n_head} heads cannot share {layer.n_head_kv} key/value heads"
     if layer.head_dim != layer.n_embd_head_v and not config.latents:
         yield (

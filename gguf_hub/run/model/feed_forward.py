@@ -10,10 +10,13 @@ from gguf_hub.gguf.memory.layout import Activations, LayerOffsets
 from gguf_hub.run.model.steps import StepWriter, Stream
 from gguf_hub.run.model.weights import XIELU, Experts, Layer, Matrix
 
-_ACTIVATIONS = {"silu": "silu_mul", "gelu": "gelu_mul", "swiglu_oai": "swiglu_oai",
-                "relu2": "relu2", "plain_gelu": "gelu", "xielu": "xielu"}  # fmt: skip
+_ACTIVATIONS = {"silu": "silu_mul", "gelu": "gelu_mul", "relu": "relu_mul",
+                "swiglu_oai": "swiglu_oai", "relu2": "relu2", "plain_gelu": "gelu",
+                "xielu": "xielu"}  # fmt: skip
 _FUNCTIONS = {"chosen": 0, "softmax": 1, "sigmoid": 2}
 """Numbers of ``top_k_gate``; 3 is ``sigmoid``, chosen by logits."""
+_SPARSITY = 1.6448533535003662
+"""Standard deviations above the mean that a gate has to be to count: a twentieth of them are."""
 
 
 class FeedForwardWriter(StepWriter):
@@ -29,7 +32,7 @@ class FeedForwardWriter(StepWriter):
             return
         if not self._config.is_parallel:
             is_other = arch.post_attention_norm_is_before_ffn
-            name = "post_attention_norm.weight" if is_other else "ffn_norm.weight"
+            name = "post_attention_norm.weight" if is_other else arch.ffn_norm
             name = "attn_norm.weight" if arch.is_one_part else name
             source = self._normed(vectors, name, stream.x, stream.count)
         target = self._target(stream)
@@ -80,6 +83,9 @@ class FeedForwardWriter(StepWriter):
         for name, y in zip(names[:2], (gate_rows.x, places[up]), strict=True):
             self._bias(vectors, name, y, up.n_out, count)
         gate_rows = replace(gate_rows, width=up.n_out)
+        if layer.graph.is_sparse:
+            self._add("sparsify", x=gate_rows.x, width=up.n_out,
+                      factor=self._scalar(_SPARSITY), count=count)  # fmt: skip
         numbers = {"a": vectors[XIELU]} if XIELU in vectors else {}
         self._activate(gate_rows, up_rows, [] if "ffn_sub_norm.weight" in vectors else [down],
                        count, **numbers)  # fmt: skip
@@ -107,8 +113,11 @@ class FeedForwardWriter(StepWriter):
     ) -> None:  # fmt: skip
         down = layer.matrices.get("ffn_latent_down")
         readers = [down] if down else [] if self._config.router.is_first else _readers(layer)
-        self._quantize(source, [layer.matrices["ffn_gate_inp"], *readers], stream.count)
-        self._route(layer, own, vectors, source, stream)
+        if self._config.arch.routes_before_attention:
+            self._quantize(source, readers, stream.count)
+        else:
+            self._quantize(source, [layer.matrices["ffn_gate_inp"], *readers], stream.count)
+            self._route(layer, own, vectors, source, stream)
         if self._config.n_embd_moe:
             self._latent_experts(layer, own, vectors, stream, source, target)
         else:
@@ -166,6 +175,14 @@ class FeedForwardWriter(StepWriter):
         )  # fmt: skip
         self._of_experts = False
 
+    def _route_early(
+        self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], stream: Stream
+    ) -> None:
+        """Choose the experts by the residual stream, before attention is added to it."""
+        source = self._normed({}, "", stream.x, stream.count)
+        self._quantize(source, [layer.matrices["ffn_gate_inp"]], stream.count)
+        self._route(layer, own, vectors, source, stream)
+
     def _route(
         self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], source: Activations,
         stream: Stream,
@@ -188,7 +205,7 @@ class FeedForwardWriter(StepWriter):
             count=stream.count, function=3 if r.is_first else _FUNCTIONS[r.function],
             bias=bias or 0, has_bias=bias is not None, n_group=r.n_group,
             n_group_used=r.n_group_used, is_normalized=r.is_normalized,
-            scale=self._scalar(r.scale),
+            scale=self._scalar(r.scale * self._share(layer)),
         )  # fmt: skip
 
     def _expert_bias(
@@ -209,6 +226,12 @@ class FeedForwardWriter(StepWriter):
         """Add a network that every token goes through, weighted by a gate if it has one."""
         c, at, gate = self._config, self._at, layer.matrices.get("ffn_gate_inp_shexp")
         rows = at.shared_gate, at.shared_up
+        if gate is None and self._share(layer) != 1:
+            self._dense(layer, "_shexp", vectors, source, rows, at.shared_out, stream.count,
+                        is_added=False)  # fmt: skip
+            self._add("add_rows", x=target, y=at.shared_out, width=c.n_embd,
+                      factor=self._scalar(self._share(layer)), count=stream.count)  # fmt: skip
+            return
         if gate is None:
             self._dense(layer, "_shexp", vectors, source, rows, target, stream.count, is_added=True)
             return
@@ -220,6 +243,11 @@ class FeedForwardWriter(StepWriter):
                   count=stream.count)  # fmt: skip
         self._add("add_rows", x=target, y=at.shared_out, width=c.n_embd, factor=self._scalar(1.0),
                   count=stream.count)  # fmt: skip
+
+    def _share(self, layer: Layer) -> float:
+        """Return the factor of what experts add, and of what a shared expert adds."""
+        is_half = self._config.arch.averages_shared and "ffn_up_shexp" in layer.matrices
+        return 0.5 if is_half else 1.0
 
     def _prefetch(self, *parts: Experts) -> None:
         """Prefetch the chosen experts from disk while the first of them computes."""

@@ -41,6 +41,11 @@ class PerLayerWriter(StepWriter):
         self, i: int, layer: Layer, vectors: Mapping[str, int], stream: Stream
     ) -> None:
         """Add what a layer makes of its own embeddings, gated by the residual stream."""
+        self._per_layer_part(i, layer, stream)
+        self._join(vectors, "post_norm.weight", stream)
+
+    def _per_layer_part(self, i: int, layer: Layer, stream: Stream) -> None:
+        """Compute what a layer makes of its own embeddings, gated by rows, into ``branch``."""
         c, at, count = self._config, self._at, stream.count
         p, gate, project = c.n_embd_per_layer, layer.matrices["inp_gate"], layer.matrices["proj"]
         up = at.per_layer_part
@@ -55,4 +60,3 @@ class PerLayerWriter(StepWriter):
         self._add("gelu_mul", gate=at.per_layer_gate.x, up=up, width=p, count=count)
         self._quantize(at.per_layer_gate, [project], count)
         self._matmul(project, at.per_layer_gate, at.branch, count=count, is_last=True)
-        self._join(vectors, "post_norm.weight", stream)

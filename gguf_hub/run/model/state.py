@@ -17,9 +17,15 @@ from gguf_hub.run.model.weights import Layer
 class StateWriter(StepWriter):
     """Writes short convolutions, Mamba-2 and gated delta nets."""
 
-    def _carry_on(self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int]) -> Activations:
-        """Carry the states on by the tokens of the call; return what was read."""
-        source = self._normed(vectors, "attn_norm.weight", self._at.residual, N_TOKENS)
+    def _carry_on(
+        self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int],
+        source: Activations | None,
+    ) -> Activations:  # fmt: skip
+        """Carry the states on by the tokens of the call; return what was read.
+
+        That is what attention has read, if there is attention, too.
+        """
+        source = source or self._normed(vectors, "attn_norm.weight", self._at.residual, N_TOKENS)
         sizes = layer.graph.state
         assert sizes is not None
         write = {"short_conv": self._short_conv, "mamba2": self._mamba2,
@@ -76,6 +82,8 @@ class StateWriter(StepWriter):
             n_state=sizes.n_state, y=y,
         )  # fmt: skip
         self._add("silu_gate", y=y, gate=z, stride=sizes.n_in, width=inner, count=N_TOKENS)
+        if "ssm_norm.weight" not in vectors:
+            return
         self._add(
             "group_norm", x=y, gain=vectors["ssm_norm.weight"], width=inner // sizes.n_group,
             n_group=sizes.n_group, epsilon=self._scalar(self._config.epsilon), count=N_TOKENS,

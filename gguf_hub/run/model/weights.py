@@ -117,7 +117,8 @@ class Weights:
         vectors: ``output_norm.weight`` and the like.
         output: The head, which may be the embeddings.
         matrices: ``per_layer_token_embd`` and ``per_layer_model_proj``, where layers have
-            embeddings of their own.
+            embeddings of their own; ``altup_proj`` and ``altup_unembd_proj``, those of all
+            streams but the first one after another.
         rope_factors: Divisors of the frequencies, [n_rot / 2], if there are any: ``long`` and
             ``short`` for contexts longer than trained on and others, "" for all.
     """
@@ -132,8 +133,8 @@ class Weights:
     def active_bytes(self, config: ModelConfig, *, has_head: bool = True) -> int:
         """Return the bytes of weights that one token reads: of the experts only those used."""
         total = self.output.size_bytes if has_head else 0
-        if project := self.matrices.get("per_layer_model_proj"):
-            total += project.size_bytes
+        others = ("per_layer_model_proj", "altup_proj", "altup_unembd_proj")
+        total += sum(self.matrices[name].size_bytes for name in others if name in self.matrices)
         for layer in self.layers:
             total += sum(matrix.size_bytes for matrix in layer.matrices.values())
             for part in layer.experts.values():
@@ -264,7 +265,7 @@ class _WeightReader:
             vectors=self._complete(vectors, (f"{c.arch.output_norm}.weight",)),
             output=output,
             rope_factors=tensors.rope_factors(),
-            matrices=self._per_layer_matrices() | self._positions(),
+            matrices={**self._per_layer_matrices(), **self._positions(), **self._altup_matrices()},
         )
 
     def _per_layer_matrices(self) -> dict[str, Matrix]:
@@ -285,6 +286,11 @@ class _WeightReader:
             return {}
         return {"position_embd": self._tensors.matrix(name, *self._shapes[name])}
 
+    def _altup_matrices(self) -> dict[str, Matrix]:
+        """Return the matrices that make streams of one, and one of them."""
+        names = ("altup_proj", "altup_unembd_proj") if self._config.n_altup else ()
+        return {name: self._matrix(f"{name}.weight") for name in names}
+
     def _layer(self, i: int) -> Layer:
         b, c, graph = f"blk.{i}.", self._config, self._config.layers[i]
         vectors = {name: self._tensors.floats(b + name) for name in self._vectors.get(b, [])}
@@ -299,6 +305,10 @@ class _WeightReader:
         if "ffn_gate_inp.scale" in vectors:  # what the router reads has a length of 1
             vectors["ffn_gate_inp.scale"] = vectors["ffn_gate_inp.scale"] / np.float32(
                 math.sqrt(c.n_embd)
+            )
+        if c.n_altup:  # what the router of streams reads is divided by their width
+            vectors["altup_router_norm.weight"] = vectors["altup_router_norm.weight"] / np.float32(
+                c.n_embd
             )
         gate = vectors.pop("ffn_gate_inp_shexp.weight", None)
         if gate is not None:

@@ -119,6 +119,19 @@ CASES = {
                       {"stride": 50, "width": 37}, 2 * ULP),
     "mul_rows": Case("mul_rows", lambda t: {"y": floats(t, 50), "x": floats(t, 41)},
                      {"y_stride": 50, "x_stride": 41, "width": 37}),
+    "match_lengths": Case("match_lengths", lambda t: {"y": floats(t, 300), "x": floats(t, 300,
+                          seed=1)}, {"width": 300}, 8 * ULP),
+    "sparsify": Case("sparsify", lambda t: {"x": floats(t, 300), "factor": one(0.5)},
+                     {"width": 300}, 32 * ULP),
+    "altup_predict": Case(
+        "altup_predict", lambda t: {"x": floats(3, 40, 37), "gates": floats(t, 3),
+                                    "weights": floats(3, 3, 3), "y": floats(3, 40, 37, seed=1)},
+        {"width": 37, "n_stream": 3, "stride": 40 * 37}, 8 * ULP),
+    "altup_correct": Case(
+        "altup_correct", lambda t: {"x": floats(t, 37), "predicted": floats(3, 40, 37),
+                                    "gates": floats(t, 3), "weights": floats(3, 3),
+                                    "y": floats(3, 40, 37, seed=1)},
+        {"width": 37, "n_stream": 3, "stride": 40 * 37}, 8 * ULP),
     "scale_by_position": Case(
         "scale_by_position", lambda t: {"x": floats(t, 37), "scale": one(0.1)},
         {"width": 37, "length": 3, "offset": 1}, 4 * ULP),
@@ -132,6 +145,7 @@ CASES = {
                                    {"width": 256, "per_row": 3}),
     "silu_mul": Case("silu_mul", gated, {"width": 37}, 2 * ULP),
     "gelu_mul": Case("gelu_mul", gated, {"width": 37}, 2 * ULP),
+    "relu_mul": Case("relu_mul", gated, {"width": 37}),
     "swiglu_oai": Case("swiglu_oai", gated, {"width": 37}, 2 * ULP),
     "relu2": Case("relu2", lambda t: {"gate": floats(t, 37)}, {"width": 37}),
     "gelu": Case("gelu", lambda t: {"gate": floats(t, 37, spread=3)}, {"width": 37}, 2 * ULP),

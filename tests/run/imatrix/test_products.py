@@ -16,8 +16,10 @@ from tests.arch_models import write_arch_model
 from tests.arch_recipes import RECIPES
 from tests.synth import SMALL, write_mixtral
 
-NOT_MULTIPLIED = ("token_embd", "per_layer_token_embd", "conv", "nextn")
-"""Parts of names of matrices that are looked up, convolved with, or not computed with."""
+NOT_MULTIPLIED = ("token_embd", "per_layer_token_embd", "conv", "nextn", "altup_proj",
+                  "altup_unembd", "_coef")  # fmt: skip
+"""Parts of names of matrices that are looked up, convolved with, or not computed with; and of those
+that have rows of several streams."""
 
 
 def products_of(path: Path) -> tuple[GgufFile, list, int]:

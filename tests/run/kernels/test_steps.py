@@ -61,6 +61,25 @@ def of_length_one(x: np.ndarray, epsilon: float) -> np.ndarray:
     return np.concatenate(((parts / lengths).reshape(T, 3 * D), x[:, 3 * D :]), 1)
 
 
+def sparse(x: np.ndarray, factor: float) -> np.ndarray:
+    cutoff = x.mean(-1, keepdims=True) + factor * x.std(-1, ddof=1, keepdims=True)
+    return np.maximum(x - cutoff, 0)
+
+
+def matched(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return y * np.linalg.norm(x, axis=-1, keepdims=True) / np.linalg.norm(y, axis=-1, keepdims=True)
+
+
+def predicted(x: np.ndarray, gates: np.ndarray, weights: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return x + np.einsum("jkm,tm,ktd->jtd", weights, gates, x)
+
+
+def corrected(
+    x: np.ndarray, predicted: np.ndarray, gates: np.ndarray, weights: np.ndarray, y: np.ndarray
+) -> np.ndarray:
+    return predicted + (1 + np.einsum("jm,tm->jt", weights, gates))[..., None] * (x - predicted[0])
+
+
 X, Y, G = floats(T, D), floats(T, D), floats(T, D, spread=3)
 HEADS = floats(T, 3, D)
 GAIN, BIAS = floats(D), floats(D)
@@ -119,6 +138,16 @@ CASES: dict[str, tuple[str, dict[str, np.ndarray], dict[str, int], str, Callable
     "mul_rows": (
         "mul_rows", {"y": X, "x": floats(T, 50)}, {"width": D, "y_stride": D, "x_stride": 50}, "y",
         lambda y, x: y * x[:, :D]),
+    "match_lengths": ("match_lengths", {"y": X, "x": Y}, {"width": D}, "y", matched),
+    "sparsify": ("sparsify", {"x": X + 3, "factor": one(0.7)}, {"width": D}, "x", sparse),
+    "altup_predict": (
+        "altup_predict", {"x": floats(3, T, D), "gates": floats(T, 3), "weights": floats(3, 3, 3),
+                          "y": np.zeros((3, T, D), np.float32)},
+        {"width": D, "n_stream": 3, "stride": T * D}, "y", predicted),
+    "altup_correct": (
+        "altup_correct", {"x": X, "predicted": floats(3, T, D), "gates": floats(T, 3),
+                          "weights": floats(3, 3), "y": np.zeros((3, T, D), np.float32)},
+        {"width": D, "n_stream": 3, "stride": T * D}, "y", corrected),
     "group_norm": (
         "group_norm", {"x": HEADS, "gain": floats(3, D), "epsilon": one(1e-2)},
         {"width": D, "n_group": 3}, "x", lambda x, gain, epsilon: normed(x, epsilon) * gain),
@@ -130,6 +159,9 @@ CASES: dict[str, tuple[str, dict[str, np.ndarray], dict[str, int], str, Callable
         lambda gate, up: gate * sigmoid(gate) * up),
     "gelu_mul": (
         "gelu_mul", {"gate": G, "up": X}, {"width": D}, "gate", lambda gate, up: gelu(gate) * up),
+    "relu_mul": (
+        "relu_mul", {"gate": G, "up": X}, {"width": D}, "gate",
+        lambda gate, up: np.maximum(gate, 0) * up),
     "swiglu_oai": (
         "swiglu_oai", {"gate": 3 * G, "up": 5 * X}, {"width": D}, "gate", swiglu_oai),
     "relu2": (

@@ -6,6 +6,7 @@ import math
 
 from gguf_hub.gguf.arch.architecture import HEAD_NORMS, NORMS, Architecture, H, Windows
 from gguf_hub.gguf.arch.families.keys import AFTER, EXPERT_WIDTH, NORMALIZED, WINDOW
+from gguf_hub.gguf.arch.residuals import ALTUP_VECTORS
 
 
 def _of_27b(n_layer: int) -> dict[str, object]:
@@ -40,6 +41,26 @@ GEMMA3 = Architecture(
     **_of_27b(62),  # type: ignore[arg-type]
 )
 
+GEMMA3N = Architecture(
+    "gemma3n",
+    needs=(*NORMS, *HEAD_NORMS, *AFTER, "post_norm.weight", *ALTUP_VECTORS),
+    has_altup=True,
+    n_layer_sparse=10,
+    has_value_norms=True,
+    activation="gelu",
+    scales_embeddings=True,
+    windows=Windows(5, is_plain=True, freq_base=10000.0),
+    score_scale=lambda h: 1.0,
+    varies={H.n_ff.name: 1},
+    requires=(H.n_swa.name, H.n_embd_per_layer.name),
+    reads=(H.n_altup.name, H.n_embd_per_layer.name, H.n_layer_kv_shared.name, H.logit_cap.name,
+           *WINDOW),
+    defaults={
+        H.logit_cap.name: lambda h: 30.0,
+        H.n_layer_kv_shared.name: lambda h: max(0, h.n_layer - 20),
+    },
+    ignores=("activation_sparsity_scale",),  # that of the models that there are, as in llama.cpp
+)  # fmt: skip
 GEMMA4 = Architecture(
     "gemma4",
     needs=(*NORMS, *HEAD_NORMS, *AFTER, "post_norm.weight", "ffn_gate_inp.scale",

@@ -45,6 +45,24 @@ GRANITEHYBRID = Architecture(
     requires=SSM,
     reads=(H.rope_finetuned.name, *SCALES, *SHARED, *SSM),
 )
+MAMBA2 = Architecture(
+    "mamba2",
+    rope=None,
+    is_one_part=True,
+    needs=("attn_norm.weight",),
+    states=States("mamba2"),
+    varies={**SOME_ATTEND, H.n_ff.name: 0},
+    requires=SSM,
+    reads=SSM,
+)
+FALCON_H1 = Architecture(
+    "falcon-h1",
+    needs=("attn_norm.weight", "ffn_norm"),
+    ffn_norm="ffn_norm",
+    states=States("mamba2", is_beside_attention=True),
+    requires=SSM,
+    reads=SSM,
+)
 NEMOTRON_H = Architecture(
     "nemotron_h",
     rope=None,

@@ -34,6 +34,10 @@ _OUTPUTS: dict[str, dict[str, str]] = {
     "sigmoid_gate": {"y": "updated"},
     "silu_gate": {"y": "updated"},
     "mul_rows": {"y": "updated"},
+    "match_lengths": {"y": "updated"},
+    "sparsify": {"x": "updated"},
+    "altup_predict": {"y": "updated"},  # there may be gaps between the streams
+    "altup_correct": {"y": "updated"},
     "scale_by_position": {"x": "updated"},
     "quantize_q8_0": {"xq": "written", "xf": "written"},
     "quantize_q8_k": {"xq": "written", "xf": "written"},
@@ -57,6 +61,7 @@ _OUTPUTS: dict[str, dict[str, str]] = {
     "encode_weighted": {"x": "updated"},
     "silu_mul": _ACTIVATION,
     "gelu_mul": _ACTIVATION,
+    "relu_mul": _ACTIVATION,
     "swiglu_oai": _ACTIVATION,
     "relu2": _ACTIVATION,
     "gelu": _ACTIVATION,

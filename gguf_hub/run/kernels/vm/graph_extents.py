@@ -75,6 +75,35 @@ def _copy_parts(
     yield Extent("f", y, y_stride * (n_rows - 1) + y_step * (per_row - 1) + width)
 
 
+def _altup_predict(
+    call: Call, x: int, stride: int, gates: int, weights: int, n_stream: int, width: int, y: int,
+    count: int,
+) -> Extents:  # fmt: skip
+    yield from _streams(call, x, stride, gates, n_stream, width, count)
+    yield from _streams(call, y, stride, gates, n_stream, width, count)
+    yield Extent("f", weights, n_stream**3)
+
+
+def _altup_correct(
+    call: Call, x: int, predicted: int, stride: int, gates: int, weights: int, n_stream: int,
+    width: int, y: int, count: int,
+) -> Extents:  # fmt: skip
+    yield Extent("f", x, width * call.count(count))
+    yield from _streams(call, predicted, stride, gates, n_stream, width, count)
+    yield from _streams(call, y, stride, gates, n_stream, width, count)
+    yield Extent("f", weights, n_stream**2)
+
+
+def _streams(
+    call: Call, x: int, stride: int, gates: int, n_stream: int, width: int, count: int
+) -> Extents:
+    n_rows = call.count(count)
+    require(n_stream > 0 and stride >= width * n_rows, "{} streams {} apart", n_stream, stride)
+    for i in range(n_stream):
+        yield Extent("f", x + stride * i, width * n_rows)
+    yield Extent("f", gates, n_stream * n_rows)
+
+
 # -- positions -------------------------------------------------------------------------------------
 
 
@@ -220,6 +249,10 @@ GRAPH_EXTENTS: dict[str, Callable[..., Extents]] = {
     "add_rows": _add_rows,
     "soft_cap": _scale_rows,
     "clamp_rows": _scale_rows,
+    "sparsify": _scale_rows,
+    "match_lengths": _two_rows,
+    "altup_predict": _altup_predict,
+    "altup_correct": _altup_correct,
     "sigmoid_scale": _sigmoid_scale,
     "scale_by_position": _scale_by_position,
     "rope_table": _rope_table,
@@ -230,6 +263,7 @@ GRAPH_EXTENTS: dict[str, Callable[..., Extents]] = {
     "scale_pairs": _scale_pairs,
     "silu_mul": _two_rows,
     "gelu_mul": _two_rows,
+    "relu_mul": _two_rows,
     "swiglu_oai": _two_rows,
     "relu2": _in_place,
     "gelu": _in_place,

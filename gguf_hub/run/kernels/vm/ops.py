@@ -85,6 +85,14 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "silu_gate": ("y", "gate", "stride", "width", "count"),
     # in place: elements of y times those of x
     "mul_rows": ("y", "y_stride", "x", "x_stride", "width", "count"),
+    # y[t] times the length of x[t], divided by that of y[t]; max(x - mean - factor deviations, 0)
+    "match_lengths": ("y", "x", "width", "count"),
+    "sparsify": ("x", "width", "factor", "count"),
+    # streams, stride apart: x plus sums of them; predicted plus shares of what x changed
+    "altup_predict": ("x", "stride", "gates", "weights", "n_stream", "width", "y", "count"),
+    "altup_correct": (
+        "x", "predicted", "stride", "gates", "weights", "n_stream", "width", "y", "count",
+    ),
     # x[t] times 1 + scale * ln(floor((position + offset) / length) + 1)
     "scale_by_position": ("x", "width", "scale", "length", "offset"),
     # activation rows in the form that a weight type is multiplied with
@@ -151,6 +159,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     # are the four numbers of the last one
     "silu_mul": ("gate", "up", "width", "count"),
     "gelu_mul": ("gate", "up", "width", "count"),
+    "relu_mul": ("gate", "up", "width", "count"),
     "swiglu_oai": ("gate", "up", "width", "count"),
     "relu2": ("gate", "width", "count"),
     "gelu": ("gate", "width", "count"),

@@ -1,0 +1,100 @@
+"""Mixtures and dense models of 2024 to 2026: dots, Ling, K-EXAONE, Trinity, SmallThinker."""
+
+from __future__ import annotations
+
+from gguf_hub.gguf.arch.architecture import HEAD_NORMS, NORMS, Architecture, H, Router, Windows
+from gguf_hub.gguf.arch.families.keys import (
+    AFTER,
+    CHOICE,
+    CHOICE_BIAS,
+    DENSE,
+    EXPERT_WIDTH,
+    GROUPS,
+    NEXTN,
+    NORMALIZED,
+    SHARED,
+    WINDOW,
+)
+
+DOTS1 = Architecture(
+    "dots1",
+    needs=(*NORMS, *HEAD_NORMS),
+    may_have=CHOICE_BIAS,
+    router=Router(),
+    requires=(H.gating_func.name,),
+    reads=(EXPERT_WIDTH, *CHOICE, *GROUPS, *DENSE, *SHARED),
+)
+DEEPSEEK = Architecture(
+    "deepseek",
+    rope="norm",
+    router=Router(),
+    reads=(EXPERT_WIDTH, H.weights_scale.name, *DENSE, *SHARED),
+)
+BAILINGMOE = Architecture(
+    "bailingmoe",
+    rope="norm",
+    router=Router(),
+    reads=(EXPERT_WIDTH, H.weights_norm.name, H.weights_scale.name, *SHARED),
+    ignores=DENSE,  # all of its layers have experts
+)
+EXAONE_MOE = Architecture(
+    "exaone-moe",
+    needs=(*NORMS, *HEAD_NORMS),
+    may_have=CHOICE_BIAS,
+    rope_windows_only=True,
+    windows=Windows(4),
+    router=Router(),
+    requires=(H.n_swa.name, H.gating_func.name),
+    reads=(EXPERT_WIDTH, H.n_swa.name, H.swa_pattern.name, *CHOICE, *GROUPS, *DENSE, *SHARED,
+           *NEXTN),
+    ignores=(H.rope_freq_base_swa.name,),  # windows are rotated as all layers
+)  # fmt: skip
+MELLUM = Architecture(
+    "mellum",
+    needs=(*NORMS, *HEAD_NORMS),
+    windows=Windows(4, is_plain=True),
+    router=NORMALIZED,
+    reads=(EXPERT_WIDTH, H.n_swa.name, H.swa_pattern.name),
+    ignores=(H.rope_freq_base_swa.name,),
+)
+AFMOE = Architecture(
+    "afmoe",
+    has_result_gates=True,
+    rope_skip=4,
+    needs=(*NORMS, *HEAD_NORMS, *AFTER, *CHOICE_BIAS),
+    scales_embeddings=True,
+    windows=Windows(4),
+    router=Router("sigmoid"),
+    reads=(EXPERT_WIDTH, *WINDOW, *CHOICE, *GROUPS, *DENSE, *SHARED),
+)
+SMALLTHINKER = Architecture(
+    "smallthinker",
+    rope_windows_only=True,
+    activation="relu",
+    routes_before_attention=True,
+    windows=Windows(4, fixed=4096, is_full_first=True),
+    router=NORMALIZED,
+    requires=(H.gating_func.name,),
+    reads=(EXPERT_WIDTH, H.gating_func.name, *WINDOW),
+)
+COHERE2MOE = Architecture(
+    "cohere2moe",
+    rope="norm",
+    rope_windows_only=True,
+    rope_dense_lead=True,
+    needs=("attn_norm.weight",),
+    has_layer_norm=True,
+    has_rms_norm_by_key=True,
+    is_parallel=True,
+    averages_shared=True,
+    windows=Windows(4, is_full_first=True),
+    router=Router("sigmoid"),
+    requires=(H.n_swa.name, H.logit_scale.name, H.n_dense_lead.name),
+    reads=(EXPERT_WIDTH, H.logit_scale.name, H.n_swa.name, H.swa_pattern.name, *CHOICE, *GROUPS,
+           *DENSE, *SHARED, *NEXTN),
+    ignores=(H.rope_freq_base_swa.name,),
+)  # fmt: skip
+MAINCODER = Architecture(
+    "maincoder", rope="norm", needs=(*NORMS, *HEAD_NORMS), has_norms_after_rope=True
+)
+PANGU_EMBED = Architecture("pangu-embedded")
