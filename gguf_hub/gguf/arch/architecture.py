@@ -148,6 +148,7 @@ class Architecture:
             before and after, and the router has one.
         has_layer_norm: The norms are layer norms, not RMS norms.
         has_weightless_norms: They have no weights, but are there.
+        has_embedding_norm: Embeddings are normed before the first layer.
         has_positions: Each position has an embedding, which is added to the token's.
         post_attention_norm_is_before_ffn: ``post_attention_norm`` is the norm before the
             feed-forward network, not one after attention.
@@ -192,6 +193,7 @@ class Architecture:
     has_dense_beside: bool = False
     has_layer_norm: bool = False
     has_weightless_norms: bool = False
+    has_embedding_norm: bool = False
     has_positions: bool = False
     post_attention_norm_is_before_ffn: bool = False
     is_parallel: bool = False

@@ -158,7 +158,7 @@ class Graph:
             has_rope = is_windowed
         if H.rope_finetuned.name in arch.reads:
             has_rope = has_rope and h.rope_finetuned
-        has_rope = has_rope and arch.rope is not None
+        has_rope = has_rope and arch.rope is not None and not self.value(H.max_alibi_bias.name)
         has_plain_norms = arch.has_plain_norms and h.n_expert != arch.n_expert_unnormed
         length = self._window if is_windowed else 0
         is_chunk = bool(arch.windows and arch.windows.is_chunked)
@@ -329,7 +329,11 @@ class Graph:
             yield TensorSpec("position_embd.weight", (d, h.n_ctx_train))
         if not self.arch.has_weightless_norms:
             yield TensorSpec(f"{self.arch.output_norm}.weight", (d,), True)
-        if "attn_norm.bias" in self.arch.needs:
+        if self.arch.has_embedding_norm:
+            yield TensorSpec("token_embd_norm.weight", (d,), True)
+            yield TensorSpec("token_embd_norm.bias", (d,), True)
+        is_optional = "attn_norm.bias" in self.arch.may_have and "output_norm.bias" in there
+        if "attn_norm.bias" in self.arch.needs or is_optional:
             yield TensorSpec("output_norm.bias", (d,), True)
         if "output.weight" in there:
             yield TensorSpec("output.weight", (d, n_rows))
@@ -384,10 +388,10 @@ class Graph:
         if per_layer := self.n_embd_per_layer:
             yield TensorSpec("inp_gate.weight", (h.n_embd, per_layer))
             yield TensorSpec("proj.weight", (per_layer, h.n_embd))
-        is_parallel = self.is_parallel(there)
+        is_parallel, is_told = self.is_parallel(there), "ffn_norm.weight" in self.arch.may_have
         for name, shape in self._vectors(layer).items():
             is_needed, is_there = name in self.arch.needs, f"{b}{name}" in there
-            if name in _BEFORE_FFN and name in self.arch.may_have:  # in all layers or in none
+            if is_told and name in _BEFORE_FFN:  # in all layers or in none
                 is_needed, is_there = not is_parallel, False
             if is_needed or is_there:
                 yield TensorSpec(name, shape, True)

@@ -15,7 +15,7 @@ from gguf_hub.run.kernels.vm.ops import N_TOKENS
 from gguf_hub.run.model.latents import LatentWriter
 from gguf_hub.run.model.rope import RopeConfig
 from gguf_hub.run.model.steps import Stream
-from gguf_hub.run.model.weights import ONES, Layer
+from gguf_hub.run.model.weights import ONES, SLOPES, Layer
 
 _OUTPUTS = {"": "attn_output", "short_conv": "shortconv.out_proj", "mamba2": "ssm_out",
             "delta_net": "ssm_out"}  # fmt: skip
@@ -177,7 +177,8 @@ class AttentionWriter(LatentWriter):
             y=at.latent_out.x if g.n_embd_head_out else at.attn_out.x,
             scale=self._scalar(self._score_scale(g.head_dim)),
             window=g.window, chunk=g.chunk, cap=self._scalar(c.score_cap),
-            sinks=sinks or 0, has_sinks=sinks is not None, **self._cache(layer, own),
+            sinks=sinks or 0, has_sinks=sinks is not None, slopes=vectors.get(SLOPES, 0),
+            has_slopes=SLOPES in vectors, **self._cache(layer, own),
         )  # fmt: skip
         if c.has_query_gates:
             self._add("sigmoid_gate", y=at.attn_out.x, gate=at.gated_queries + g.head_dim,

@@ -38,6 +38,8 @@ _ROPE_FACTORS = {
 }  # fmt: skip
 ONES = "ones"
 """A vector that no file has: what norms without weights multiply by, [d]."""
+SLOPES = "slopes"
+"""Another one: by how much scores of each head fall with the distance, [H]."""
 XIELU = "xielu"
 """Another one: the numbers of a layer's activation, as the step of this name reads them, [4]."""
 
@@ -314,6 +316,8 @@ class _WeightReader:
                 for part, plane in planes.items()
                 if part != "gate" or c.arch.is_gated
             }
+        if c.alibi_bias and graph.n_head_kv:
+            vectors[SLOPES] = alibi_slopes(graph.n_head, c.alibi_bias)
         if c.arch.activation == "xielu":
             vectors[XIELU] = xielu_numbers(self._graph.hparams, i)
         return Layer(graph, self._complete(vectors, NORMS), matrices, experts)
@@ -364,6 +368,19 @@ class _WeightReader:
         if arch.has_plain_norms or arch.has_value_norms:
             vectors[ONES] = np.ones(self._config.head_dim, np.float32)
         return vectors
+
+
+def alibi_slopes(n_head: int, largest: float) -> NDArray[np.float32]:
+    """Return the slope of each head.
+
+    Of 8 heads with a ``largest`` of 8 these are 1/2, 1/4, ... 1/256; of 12 heads those of 8, then
+    every other one of 16: 1/sqrt(2), 1/sqrt(8), ... (arXiv 2108.12409, section 3; ggml as well).
+    """
+    power = 2 ** (n_head.bit_length() - 1)
+    heads = np.arange(n_head)
+    exponents = np.where(heads < power, heads + 1, (2 * (heads - power) + 1) / 2)
+    slopes: NDArray[np.float32] = np.exp2(-largest / power * exponents).astype(np.float32)
+    return slopes
 
 
 def xielu_numbers(hparams: GraphHyperParameters, i: int) -> NDArray[np.float32]:

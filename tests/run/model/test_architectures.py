@@ -66,6 +66,7 @@ OPTIONAL_OF = {
     "command-r": ("attn_q_norm.weight", "attn_k_norm.weight"),
     "falcon": ("attn_norm_2.weight", "attn_norm_2.bias"),
     "stablelm": ("attn_q_norm.weight", "attn_k_norm.weight"),
+    "mpt": ("attn_norm.bias", "ffn_norm.bias", "output_norm.bias"),
 }
 """The same, of an architecture."""
 INSTEAD = {
