@@ -43,6 +43,18 @@ CLASSIC: dict[str, Recipe] = {
     "command-r": Recipe("command-r", [f"{ATTN} {FFN}"] * 3, {**EPS, "logit_scale": 0.7}, TIED),
     "command-r-plus": Recipe(  # from 64 layers on, each head has a norm of its own
         "command-r", [f"{ATTN} {OWN_NORMS} {FFN}"] * 64, {**EPS, "logit_scale": 0.7}, TIED),
+    "deci": Recipe(  # attention, none, a matrix in its place, neither it nor a network
+        "deci",
+        [DENSE, f"ffn_norm {FFN}", f"attn_norm attn_output:D,D ffn_norm {FFN}", "", DENSE],
+        {"attention.key_length": 16, "attention.value_length": 16,
+         "attention.head_count": [4, 0, 4, 0, 4], "attention.head_count_kv": [2, 0, 0, 0, 1],
+         "feed_forward_length": [96, 64, 32, 0, 128]}, f"{HEAD} rope_freqs"),
+    "deci-linear-last": Recipe(
+        "deci",
+        [DENSE, f"attn_norm attn_output:D,D ffn_norm {FFN}"],
+        {"attention.key_length": 16, "attention.value_length": 16,
+         "attention.head_count": [4, 4], "attention.head_count_kv": [2, 0],
+         "feed_forward_length": [96, 64]}, HEAD),
     "exaone": Recipe("exaone", [DENSE] * 3, other="output_norm rope_freqs"),
     "falcon": Recipe(
         "falcon", [f"{FUSED} attn_norm.bias {PLAIN_FFN}"] * 3,

@@ -124,6 +124,8 @@ class Architecture:
         has_query_gates: ``attn_q`` holds a gate behind each head's queries; results of attention
             are multiplied with its sigmoid.
         is_one_part: A layer is attention, a state or a feed-forward network, not two of these.
+        may_lack_parts: A layer may have no attention, or a matrix in its place where it has heads
+            of queries alone, or no feed-forward network.
         output_norm: What stands before the head.
         has_head_bias: The head has a bias.
         rope_skip: Every so many layers one has no rotation; 0 for none.
@@ -173,6 +175,7 @@ class Architecture:
     states: States | None = None
     has_query_gates: bool = False
     is_one_part: bool = False
+    may_lack_parts: bool = False
     output_norm: str = "output_norm"
     has_head_bias: bool = False
     rope_skip: int = 0

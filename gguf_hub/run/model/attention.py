@@ -81,6 +81,14 @@ class AttentionWriter(LatentWriter):
                 return self._normed(vectors, name, at.residual, N_TOKENS)
         return source
 
+    def _linear_attention(self, layer: Layer, vectors: Mapping[str, int]) -> Activations:
+        """Add what a matrix makes of each token; return what it has read."""
+        x, matrix = self._at.residual, layer.matrices["attn_output"]
+        source = self._normed(vectors, "attn_norm.weight", x, N_TOKENS)
+        self._quantize(source, [matrix], N_TOKENS)
+        self._matmul(matrix, source, x, is_added=True, is_last=True)
+        return source
+
     def _project_qkv(self, layer: Layer, vectors: Mapping[str, int], source: Activations) -> None:
         c, at, own = self._config, self._at, layer.matrices
         queries = at.gated_queries if c.has_query_gates else at.queries

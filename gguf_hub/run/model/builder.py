@@ -73,6 +73,8 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWr
             return self._carry_on(layer, own, vectors)
         if layer.graph.n_head_kv:
             return self._attention(layer, own, vectors)
+        if layer.graph.is_linear:
+            return self._linear_attention(layer, vectors)
         return self._at.normed  # a feed-forward network alone
 
     def _bounds(self) -> Bounds:

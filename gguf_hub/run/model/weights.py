@@ -19,13 +19,11 @@ from numpy.typing import NDArray
 from gguf_hub.errors import GgufError, UnsupportedGgufError
 from gguf_hub.gguf.arch.architecture import NORMS
 from gguf_hub.gguf.arch.graph import (
-    FUSED_EXPERTS,
     Graph,
     LayerGraph,
-    has_fused_experts,
-    shared_width,
 )
 from gguf_hub.gguf.arch.states import CONV_KERNELS
+from gguf_hub.gguf.experts import FUSED_EXPERTS, has_fused_experts, shared_width
 from gguf_hub.gguf.hparams import GraphHyperParameters
 from gguf_hub.gguf.runnable import NOT_RUNNABLE, find_graph_obstacles, join_obstacles
 from gguf_hub.gguf.shards import Gguf
@@ -295,7 +293,7 @@ class _WeightReader:
             vectors[name] = np.ascontiguousarray(vectors[name].reshape(-1, n_taps).T).ravel()
         matrices = {
             name.removesuffix(".weight"): self._matrix(b + name)
-            for name in self._matrices[b]
+            for name in self._matrices.get(b, [])
             if not _is_expert(name)
         }
         if "ffn_gate_inp.scale" in vectors:  # what the router reads has a length of 1

@@ -87,6 +87,12 @@ OLMO = Architecture(
     has_weightless_norms=True,
     reads=(H.clamp_kqv.name,),
 )
+DECI = Architecture(
+    "deci",
+    rope="norm",
+    may_lack_parts=True,
+    varies={H.n_head.name: 0, H.n_head_kv.name: 0, H.n_ff.name: 0},
+)
 _XIELU = (
     H.xielu_alpha_n.name, H.xielu_alpha_p.name, H.xielu_beta.name, H.xielu_eps.name,
 )  # fmt: skip
