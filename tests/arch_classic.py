@@ -27,6 +27,13 @@ CLASSIC: dict[str, Recipe] = {
          "xielu.beta": [0.5, 0.4, 0.6], "xielu.eps": [-0.4, -0.2, -0.3]},
         f"{HEAD} rope_freqs"),
     "arcee": Recipe("arcee", [f"{ATTN} ffn_norm {PLAIN_FFN}"] * 3, other=f"{HEAD} rope_freqs"),
+    "baichuan": Recipe("baichuan", [DENSE] * 32),
+    "baichuan-13b": Recipe(  # told by its 40 layers
+        "baichuan", [DENSE] * 40, {"attention.head_count_kv": 4},
+        unused="rope.freq_base rope.dimension_count"),
+    "bloom": Recipe(
+        "bloom", [GPTNEOX] * 3, {**EPS, "attention.head_count_kv": 4, **NO_ROPE},
+        f"{TIED} output_norm.bias token_embd_norm token_embd_norm.bias"),
     "bitnet": Recipe(
         "bitnet", [f"{DENSE} attn_sub_norm ffn_sub_norm"] * 3, other=TIED),
     "chatglm": Recipe(
@@ -36,6 +43,18 @@ CLASSIC: dict[str, Recipe] = {
     "command-r": Recipe("command-r", [f"{ATTN} {FFN}"] * 3, {**EPS, "logit_scale": 0.7}, TIED),
     "command-r-plus": Recipe(  # from 64 layers on, each head has a norm of its own
         "command-r", [f"{ATTN} {OWN_NORMS} {FFN}"] * 64, {**EPS, "logit_scale": 0.7}, TIED),
+    "deci": Recipe(  # attention, none, a matrix in its place, neither it nor a network
+        "deci",
+        [DENSE, f"ffn_norm {FFN}", f"attn_norm attn_output:D,D ffn_norm {FFN}", "", DENSE],
+        {"attention.key_length": 16, "attention.value_length": 16,
+         "attention.head_count": [4, 0, 4, 0, 4], "attention.head_count_kv": [2, 0, 0, 0, 1],
+         "feed_forward_length": [96, 64, 32, 0, 128]}, f"{HEAD} rope_freqs"),
+    "deci-linear-last": Recipe(
+        "deci",
+        [DENSE, f"attn_norm attn_output:D,D ffn_norm {FFN}"],
+        {"attention.key_length": 16, "attention.value_length": 16,
+         "attention.head_count": [4, 4], "attention.head_count_kv": [2, 0],
+         "feed_forward_length": [96, 64]}, HEAD),
     "exaone": Recipe("exaone", [DENSE] * 3, other="output_norm rope_freqs"),
     "falcon": Recipe(
         "falcon", [f"{FUSED} attn_norm.bias {PLAIN_FFN}"] * 3,
@@ -55,6 +74,20 @@ CLASSIC: dict[str, Recipe] = {
         "gptneox", [GPTNEOX] * 3,
         {**EPS, "attention.head_count_kv": 4, "use_parallel_residual": False}, BIASED_HEAD),
     "internlm2": Recipe("internlm2", [DENSE] * 3),
+    "jais": Recipe(
+        "jais", [f"{FUSED} attn_qkv.bias attn_output.bias {NORM_BIASES} ffn_norm {FFN} {FFN_BIASES}"
+                 " ffn_gate.bias"] * 3,
+        {**EPS, "attention.head_count_kv": 4, "attention.max_alibi_bias": 8.0, **NO_ROPE},
+        BIASED_HEAD),
+    "mpt": Recipe(
+        "mpt", [f"{FUSED} ffn_norm {PLAIN_FFN}"] * 3,
+        {**EPS, **NO_ROPE, "attention.head_count_kv": 4, "attention.max_alibi_bias": 8.0,
+         "attention.clamp_kqv": 0.9}, TIED),
+    "mpt-biased": Recipe(
+        "mpt",
+        [GPTNEOX] * 3,
+        {**EPS, "attention.head_count_kv": 4, **NO_ROPE, "attention.max_alibi_bias": 16.0},
+        f"{TIED} output_norm.bias"),
     "olmo": Recipe(
         "olmo", [f"attn_q attn_k attn_v attn_output {FFN}"] * 3,
         {**EPS, "attention.clamp_kqv": 0.9}, "output"),
@@ -74,6 +107,10 @@ CLASSIC: dict[str, Recipe] = {
         "qwen",
         [f"{FUSED} attn_qkv.bias ffn_norm ffn_gate:D,HF ffn_up:D,HF ffn_down:HF,D"] * 3,
         {"attention.head_count_kv": 4}),
+    "refact": Recipe(  # heads that are no power of two
+        "refact", [DENSE] * 3,
+        {**NO_ROPE, "attention.head_count": 6, "attention.head_count_kv": 1,
+         "attention.key_length": 16, "attention.value_length": 16}),
     "stablelm": Recipe(
         "stablelm", [f"{DENSE} {NORM_BIASES} {QKV_BIASES}"] * 3,
         {**EPS, "rope.dimension_count": 4, "use_parallel_residual": True}, BIASED_HEAD,

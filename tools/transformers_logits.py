@@ -177,6 +177,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
         "moe_shared_expert_intermediate_size": 48, "n_shared_experts": 1, "moe_latent_size": 32,
         "routed_scaling_factor": 5.0, "norm_topk_prob": True, "n_group": 1, "topk_group": 1}),
+    "arcee": ("ArceeConfig", {}),
+    "starcoder2": ("Starcoder2Config", {"sliding_window": None, "tie_word_embeddings": True}),
+    "phi2": ("PhiConfig", {"partial_rotary_factor": 0.5}),
+    "stablelm": ("StableLmConfig", {"use_qkv_bias": True}),
+    "command-r": ("CohereConfig", {"logit_scale": 0.25}),
+    "command-r-plus": ("CohereConfig", {"logit_scale": 0.25, "use_qk_norm": True}),
+    "olmo": ("OlmoConfig", {"clip_qkv": 0.5}),
     "gemma4": ("Gemma4TextConfig", {**_GEMMA4, "num_global_key_value_heads": 1,
                                     "attention_k_eq_v": True, "final_logit_softcapping": 30.0}),
     "gemma4-e": ("Gemma4TextConfig", {

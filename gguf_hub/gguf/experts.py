@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from gguf_hub.gguf.format import AnyTensor
 
 Layout = Literal["dense", "split", "merged", "mixed"]
 PARTS = ("gate", "down", "up")
 MAX_EXPERTS = 1024
+FUSED_EXPERTS = "ffn_gate_up_exps"
+"""What holds gate and up of each expert, in files that have them in one tensor."""
 _SPLIT = re.compile(r"blk\.(\d{1,6})\.ffn_(gate|down|up)\.(\d{1,6})\.weight")
 _MERGED = re.compile(r"blk\.(\d{1,6})\.ffn_(gate|down|up)_exps\.weight")
 
@@ -87,3 +91,15 @@ def wanted_experts(stem: str, n_expert: int, there: Mapping[int, str]) -> Iterat
     experts = [expert for expert in there if expert < n_expert] + [absent] * (absent < n_expert)
     for expert in experts:
         yield f"{stem}.{expert}.weight"
+
+
+def shared_width(tensors: Mapping[str, AnyTensor]) -> int:
+    """Return how wide shared experts are; 0 without one."""
+    widths = (info.shape[1] for name, info in tensors.items()
+              if name.endswith(".ffn_up_shexp.weight") and len(info.shape) > 1)  # fmt: skip
+    return max(widths, default=0)
+
+
+def has_fused_experts(b: str, there: Container[str]) -> bool:
+    """Tell whether one tensor of a block holds the gate's rows of each expert, then those of up."""
+    return f"{b}{FUSED_EXPERTS}.weight" in there and f"{b}ffn_up_exps.weight" not in there

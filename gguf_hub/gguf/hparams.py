@@ -363,6 +363,7 @@ class GraphHyperParameters(CacheHyperParameters):
     logit_scale = Number("logit_scale", 0.0)
     temperature_scale = Number("attention.temperature_scale", 0.0)
     clamp_kqv = Number("attention.clamp_kqv", 0.0, least=0)
+    max_alibi_bias = Number("attention.max_alibi_bias", 0.0, least=0)
     xielu_alpha_n = LayerNumber("xielu.alpha_n", is_global=True)
     xielu_alpha_p = LayerNumber("xielu.alpha_p", is_global=True)
     xielu_beta = LayerNumber("xielu.beta", is_global=True)

@@ -130,6 +130,8 @@ class Architecture:
         has_result_gates: ``attn_gate`` makes gates of what a layer reads; results of attention are
             multiplied with their sigmoids.
         is_one_part: A layer is attention, a state or a feed-forward network, not two of these.
+        may_lack_parts: A layer may have no attention, or a matrix in its place where it has heads
+            of queries alone, or no feed-forward network.
         output_norm: What stands before the head.
         has_head_bias: The head has a bias.
         ffn_norm: What stands before the feed-forward network.
@@ -160,6 +162,7 @@ class Architecture:
             before and after, and the router has one.
         has_layer_norm: The norms are layer norms, not RMS norms.
         has_weightless_norms: They have no weights, but are there.
+        has_embedding_norm: Embeddings are normed before the first layer.
         has_positions: Each position has an embedding, which is added to the token's.
         has_rms_norm_by_key: But RMS norms where a file has the epsilon of those.
         post_attention_norm_is_before_ffn: ``post_attention_norm`` is the norm before the
@@ -189,6 +192,7 @@ class Architecture:
     has_query_gates: bool = False
     has_result_gates: bool = False
     is_one_part: bool = False
+    may_lack_parts: bool = False
     output_norm: str = "output_norm"
     has_head_bias: bool = False
     ffn_norm: str = "ffn_norm.weight"
@@ -213,6 +217,7 @@ class Architecture:
     has_dense_beside: bool = False
     has_layer_norm: bool = False
     has_weightless_norms: bool = False
+    has_embedding_norm: bool = False
     has_positions: bool = False
     has_rms_norm_by_key: bool = False
     post_attention_norm_is_before_ffn: bool = False

@@ -19,7 +19,7 @@ from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
 from gguf_hub.gguf.arch.latents import latent_matrices, latents_of
 from gguf_hub.gguf.arch.residuals import layer_tensors, model_tensors
 from gguf_hub.gguf.arch.states import StateLayers
-from gguf_hub.gguf.experts import group_split, wanted_experts
+from gguf_hub.gguf.experts import FUSED_EXPERTS, group_split, has_fused_experts, wanted_experts
 from gguf_hub.gguf.format import AnyTensor
 from gguf_hub.gguf.hparams import GRAPH_HPARAMS, WholeNumber
 from gguf_hub.gguf.memory.latents import Latents
@@ -36,8 +36,6 @@ _OF_KEYS = ("attn_k.weight", "attn_v.weight", "attn_k_norm.weight", "attn_k.bias
 _OF_DENSE = ("ffn_gate.bias", "ffn_up.bias", "ffn_down.bias")
 _BEFORE_FFN = ("ffn_norm.weight", "ffn_norm.bias")
 _OF_ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_sinks", "attn_output")
-FUSED_EXPERTS = "ffn_gate_up_exps"
-"""What holds gate and up of each expert, in files that have them in one tensor."""
 _MOST_LAYERS = 100_000  # no file that can be opened has more
 
 
@@ -66,6 +64,7 @@ class LayerGraph(LayerSizes):
         has_halves: Whether their halves are rotated, not neighbours.
         has_plain_norms: Whether they are normed without weights then.
         is_sparse: Whether most gates of the feed-forward network are 0.
+        is_linear: Whether a matrix stands for attention.
     """
 
     has_ffn: bool = True
@@ -74,6 +73,7 @@ class LayerGraph(LayerSizes):
     has_halves: bool = True
     has_plain_norms: bool = False
     is_sparse: bool = False
+    is_linear: bool = False
 
 
 class Graph:
@@ -163,14 +163,19 @@ class Graph:
             has_rope = is_windowed or is_lead
         if H.rope_finetuned.name in arch.reads:
             has_rope = has_rope and h.rope_finetuned
-        has_rope = has_rope and arch.rope is not None
+        has_rope = has_rope and arch.rope is not None and not self.value(H.max_alibi_bias.name)
         has_plain_norms = arch.has_plain_norms and h.n_expert != arch.n_expert_unnormed
         length = self._window if is_windowed else 0
         is_chunk = bool(arch.windows and arch.windows.is_chunked)
         n_head_kv = self._number(H.n_head_kv, i)
         n_ff = self._number(H.n_ff, i) // arch.n_ff_divisor
         state = self._states.of_layer(i, n_head_kv, n_ff)
-        has_ffn = not arch.is_one_part or n_ff > 0
+        has_ffn = n_ff > 0 or not (arch.is_one_part or arch.may_lack_parts)
+        is_linear = arch.may_lack_parts and not n_head_kv and self._number(H.n_head, i) > 0
+        if not has_ffn and arch.may_lack_parts and (is_linear or n_head_kv):
+            raise UnsupportedGgufError(
+                f"metadata `{h.key(H.n_ff)}`: 0 in layer {i}, which has heads: expected more than 0"
+            )
         is_both = arch.states is not None and arch.states.is_beside_attention
         if (state and not is_both) or (arch.is_one_part and has_ffn):
             n_head_kv = 0
@@ -190,6 +195,7 @@ class Graph:
             has_ffn=has_ffn,
             has_experts=has_ffn and self._has_experts(i),
             has_rope=has_rope,
+            is_linear=is_linear,
             has_halves=self._has_halves,
             has_plain_norms=has_plain_norms and has_rope,
             is_sparse=i < arch.n_layer_sparse,
@@ -343,7 +349,11 @@ class Graph:
             yield TensorSpec("position_embd.weight", (d, h.n_ctx_train))
         if not self.arch.has_weightless_norms:
             yield TensorSpec(f"{self.arch.output_norm}.weight", (d,), True)
-        if "attn_norm.bias" in self.arch.needs:
+        if self.arch.has_embedding_norm:
+            yield TensorSpec("token_embd_norm.weight", (d,), True)
+            yield TensorSpec("token_embd_norm.bias", (d,), True)
+        is_optional = "attn_norm.bias" in self.arch.may_have and "output_norm.bias" in there
+        if "attn_norm.bias" in self.arch.needs or is_optional:
             yield TensorSpec("output_norm.bias", (d,), True)
         if "output.weight" in there:
             yield TensorSpec("output.weight", (d, n_rows))
@@ -382,6 +392,8 @@ class Graph:
                 yield TensorSpec(name, shape)
         elif layer.n_head_kv:
             yield from self._attention(layer, b, there)
+        elif layer.is_linear:
+            yield TensorSpec("attn_output.weight", (h.n_embd, h.n_embd))
         if layer.has_experts:
             yield TensorSpec("ffn_gate_inp.weight", (h.n_embd, h.n_expert))
             if latent := self.n_embd_moe:
@@ -394,10 +406,10 @@ class Graph:
             yield from self._dense("", layer.n_ff)
         extra = layer_tensors(self.hparams.n_embd, self.n_embd_per_layer, self.n_altup)
         yield from (TensorSpec(*each) for each in extra)
-        is_parallel = self.is_parallel(there)
+        is_parallel, is_told = self.is_parallel(there), "ffn_norm.weight" in self.arch.may_have
         for name, shape in self._vectors(layer).items():
             is_needed, is_there = name in self.arch.needs, f"{b}{name}" in there
-            if name in _BEFORE_FFN and name in self.arch.may_have:  # in all layers or in none
+            if is_told and name in _BEFORE_FFN:  # in all layers or in none
                 is_needed, is_there = not is_parallel, False
             if is_needed or is_there:
                 yield TensorSpec(name, shape, True)
@@ -484,6 +496,9 @@ class Graph:
             others |= {*_OF_DENSE}
         if not layer.n_head_kv:
             others |= {name for name in shapes if name.startswith(_OF_ATTENTION)}
+        if arch.may_lack_parts:
+            others |= set() if layer.n_head_kv or layer.is_linear else {"attn_norm.weight"}
+            others |= set() if layer.has_ffn else {"ffn_norm.weight"}
         if layer.n_back_kv:
             others |= {*_OF_KEYS, "attn_qkv.bias"}
         if not self.n_embd_per_layer:
@@ -493,15 +508,3 @@ class Graph:
             others |= set() if latents.n_lora_q else {"attn_q_a_norm.weight"}
         allowed = {*arch.needs, *arch.may_have, *BIASES, "attn_qkv.bias"}.difference(others)
         return {name: shapes[name] for name in shapes if name in allowed}
-
-
-def shared_width(tensors: Tensors) -> int:
-    """Return how wide shared experts are; 0 without one."""
-    widths = (info.shape[1] for name, info in tensors.items()
-              if name.endswith(".ffn_up_shexp.weight") and len(info.shape) > 1)  # fmt: skip
-    return max(widths, default=0)
-
-
-def has_fused_experts(b: str, there: Container[str]) -> bool:
-    """Tell whether one tensor of a block holds the gate's rows of each expert, then those of up."""
-    return f"{b}{FUSED_EXPERTS}.weight" in there and f"{b}ffn_up_exps.weight" not in there

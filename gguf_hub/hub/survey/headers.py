@@ -11,8 +11,8 @@ from typing import Any
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch import ARCHITECTURES
-from gguf_hub.gguf.arch.graph import Graph, shared_width
-from gguf_hub.gguf.experts import holds_experts, layout
+from gguf_hub.gguf.arch.graph import Graph
+from gguf_hub.gguf.experts import holds_experts, layout, shared_width
 from gguf_hub.gguf.format import AnyTensor, TensorInfo, align
 from gguf_hub.gguf.header import Header, read_header
 from gguf_hub.gguf.hparams import CacheHyperParameters, WholeNumber
@@ -157,8 +157,10 @@ def _layer_weights(tensors: Mapping[str, AnyTensor], shape: ModelShape) -> tuple
 def role_of(info: AnyTensor, *, has_experts: bool) -> Role:
     """Return what reads a tensor; in a model with experts, dense feed-forward is ``other``."""
     name = info.name
-    if name in ("token_embd.weight", "per_layer_token_embd.weight", "output.weight"):
-        return "output" if name.startswith("output") else "token_embd"
+    if name == "output.weight":
+        return "output"
+    if name in ("token_embd.weight", "per_layer_token_embd.weight", "position_embd.weight"):
+        return "token_embd"
     stem = name.split(".")[2] if name.startswith("blk.") and name.count(".") >= 3 else ""
     if holds_experts(name):
         return _FEED_FORWARD.get(stem.removesuffix("_exps"), "ffn")

@@ -15,7 +15,7 @@ from gguf_hub.run.kernels.vm.ops import N_TOKENS
 from gguf_hub.run.model.latents import LatentWriter
 from gguf_hub.run.model.rope import RopeConfig
 from gguf_hub.run.model.steps import Stream
-from gguf_hub.run.model.weights import ONES, Layer
+from gguf_hub.run.model.weights import ONES, SLOPES, Layer
 
 _OUTPUTS = {"": "attn_output", "short_conv": "shortconv.out_proj", "mamba2": "ssm_out",
             "delta_net": "ssm_out"}  # fmt: skip
@@ -79,6 +79,14 @@ class AttentionWriter(LatentWriter):
         for name in ("ffn_norm.weight", "attn_norm.weight"):
             if self._config.is_parallel and name in vectors and name != own_norm:
                 return self._normed(vectors, name, at.residual, N_TOKENS)
+        return source
+
+    def _linear_attention(self, layer: Layer, vectors: Mapping[str, int]) -> Activations:
+        """Add what a matrix makes of each token; return what it has read."""
+        x, matrix = self._at.residual, layer.matrices["attn_output"]
+        source = self._normed(vectors, "attn_norm.weight", x, N_TOKENS)
+        self._quantize(source, [matrix], N_TOKENS)
+        self._matmul(matrix, source, x, is_added=True, is_last=True)
         return source
 
     def _project_qkv(self, layer: Layer, vectors: Mapping[str, int], source: Activations) -> None:
@@ -178,7 +186,8 @@ class AttentionWriter(LatentWriter):
             y=at.latent_out.x if g.n_embd_head_out else at.attn_out.x,
             scale=self._scalar(self._score_scale(g.head_dim)),
             window=g.window, chunk=g.chunk, cap=self._scalar(c.score_cap),
-            sinks=sinks or 0, has_sinks=sinks is not None, **self._cache(layer, own),
+            sinks=sinks or 0, has_sinks=sinks is not None, slopes=vectors.get(SLOPES, 0),
+            has_slopes=SLOPES in vectors, **self._cache(layer, own),
         )  # fmt: skip
         if g.n_attn_gate:
             self._add("sigmoid_gate", y=at.attn_out.x, gate=at.attn_gates, stride=g.n_attn_gate,

@@ -89,6 +89,8 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, AltupWrite
         at, graph, source = self._at, layer.graph, None
         if graph.n_head_kv:
             source = self._attention(layer, own, vectors)
+        elif graph.is_linear:
+            source = self._linear_attention(layer, vectors)
         if graph.n_head_kv and graph.state:
             self._project(layer, vectors, Stream(at.residual, at.attn_out), "")
         if graph.state:
@@ -113,7 +115,8 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, AltupWrite
 
     def _embed(self) -> None:
         at, c, embedding = self._at, self._config, self._weights.token_embd
-        is_scaled, is_last = c.embedding_scale != 1, not self._has_rope or c.arch.has_positions
+        is_scaled, is_last = c.embedding_scale != 1, not self._has_rope
+        is_last |= c.arch.has_positions or c.arch.has_embedding_norm
         self._add(
             f"get_rows.{embedding.type.name}", is_last=is_scaled or is_last,
             w0=embedding.offset, row_bytes=embedding.row_bytes, n_in=embedding.n_in,
@@ -122,6 +125,10 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, AltupWrite
         if is_scaled:
             self._add("scale_rows", is_last=is_last, x=at.residual, width=c.n_embd,
                       factor=self._scalar(c.embedding_scale), count=N_TOKENS)  # fmt: skip
+        if c.arch.has_embedding_norm:
+            vectors = self._place(self._weights.vectors, at.head)
+            x, name = at.residual, "token_embd_norm.weight"
+            self._norm(vectors, name, x, x, c.n_embd, N_TOKENS)
         if positions := self._weights.matrices.get("position_embd"):
             self._add_positions(positions)
 

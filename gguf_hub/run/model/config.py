@@ -63,6 +63,8 @@ class ModelConfig(ModelSizes):
         embedding_scale: Factor of the embeddings.
         residual_scale: Factor of what is added to the residual stream.
         score_scale: Factor of attention's scores; 0 for the root of a head's length, inverted.
+        alibi_bias: Largest exponent of the slopes by which scores fall with the distance; 0 for no
+            such slopes.
         clamp_kqv: Queries, keys and values are brought within this; 0 for no bound.
         score_cap: Soft cap of scores; 0 for none.
         logit_scale: Factor of the logits.
@@ -83,6 +85,7 @@ class ModelConfig(ModelSizes):
     embedding_scale: float = 1.0
     residual_scale: float = 1.0
     score_scale: float = 0.0
+    alibi_bias: float = 0.0
     clamp_kqv: float = 0.0
     score_cap: float = 0.0
     logit_scale: float = 1.0
@@ -159,6 +162,7 @@ def _scales(graph: Graph) -> dict[str, Any]:
         "embedding_scale": (graph.value(H.embedding_scale.name) or 1.0) * root,
         "residual_scale": residual_scale,
         "score_scale": arch.score_scale(h) if arch.score_scale else score_scale,
+        "alibi_bias": graph.value(H.max_alibi_bias.name),
         "clamp_kqv": graph.value(H.clamp_kqv.name),
         "score_cap": graph.value(H.score_cap.name),
         "logit_scale": 1 / logit_scale if arch.divides_logits else logit_scale,

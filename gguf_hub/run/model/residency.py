@@ -80,7 +80,8 @@ def dense_ranges(weights: Weights) -> list[Range]:
 def _dense(weights: Weights) -> Iterator[Matrix]:
     """Yield the matrices that every token reads; of the embeddings it reads one row."""
     yield weights.output
-    yield from (m for name, m in weights.matrices.items() if name != "per_layer_token_embd")
+    looked_up = ("per_layer_token_embd", "position_embd")
+    yield from (m for name, m in weights.matrices.items() if name not in looked_up)
     for layer in weights.layers:
         yield from layer.matrices.values()
 

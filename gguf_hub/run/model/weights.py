@@ -19,13 +19,11 @@ from numpy.typing import NDArray
 from gguf_hub.errors import GgufError, UnsupportedGgufError
 from gguf_hub.gguf.arch.architecture import NORMS
 from gguf_hub.gguf.arch.graph import (
-    FUSED_EXPERTS,
     Graph,
     LayerGraph,
-    has_fused_experts,
-    shared_width,
 )
 from gguf_hub.gguf.arch.states import CONV_KERNELS
+from gguf_hub.gguf.experts import FUSED_EXPERTS, has_fused_experts, shared_width
 from gguf_hub.gguf.hparams import GraphHyperParameters
 from gguf_hub.gguf.runnable import NOT_RUNNABLE, find_graph_obstacles, join_obstacles
 from gguf_hub.gguf.shards import Gguf
@@ -38,6 +36,8 @@ _ROPE_FACTORS = {
 }  # fmt: skip
 ONES = "ones"
 """A vector that no file has: what norms without weights multiply by, [d]."""
+SLOPES = "slopes"
+"""Another one: by how much scores of each head fall with the distance, [H]."""
 XIELU = "xielu"
 """Another one: the numbers of a layer's activation, as the step of this name reads them, [4]."""
 
@@ -299,7 +299,7 @@ class _WeightReader:
             vectors[name] = np.ascontiguousarray(vectors[name].reshape(-1, n_taps).T).ravel()
         matrices = {
             name.removesuffix(".weight"): self._matrix(b + name)
-            for name in self._matrices[b]
+            for name in self._matrices.get(b, [])
             if not _is_expert(name)
         }
         if "ffn_gate_inp.scale" in vectors:  # what the router reads has a length of 1
@@ -324,6 +324,8 @@ class _WeightReader:
                 for part, plane in planes.items()
                 if part != "gate" or c.arch.is_gated
             }
+        if c.alibi_bias and graph.n_head_kv:
+            vectors[SLOPES] = alibi_slopes(graph.n_head, c.alibi_bias)
         if c.arch.activation == "xielu":
             vectors[XIELU] = xielu_numbers(self._graph.hparams, i)
         return Layer(graph, self._complete(vectors, NORMS), matrices, experts)
@@ -374,6 +376,19 @@ class _WeightReader:
         if arch.has_plain_norms or arch.has_value_norms:
             vectors[ONES] = np.ones(self._config.head_dim, np.float32)
         return vectors
+
+
+def alibi_slopes(n_head: int, largest: float) -> NDArray[np.float32]:
+    """Return the slope of each head.
+
+    Of 8 heads with a ``largest`` of 8 these are 1/2, 1/4, ... 1/256; of 12 heads those of 8, then
+    every other one of 16: 1/sqrt(2), 1/sqrt(8), ... (arXiv 2108.12409, section 3; ggml as well).
+    """
+    power = 2 ** (n_head.bit_length() - 1)
+    heads = np.arange(n_head)
+    exponents = np.where(heads < power, heads + 1, (2 * (heads - power) + 1) / 2)
+    slopes: NDArray[np.float32] = np.exp2(-largest / power * exponents).astype(np.float32)
+    return slopes
 
 
 def xielu_numbers(hparams: GraphHyperParameters, i: int) -> NDArray[np.float32]:

@@ -34,6 +34,7 @@ class Shape:
     chunk: int = 0
     cap: float = 0.0
     has_sinks: int = 0
+    has_slopes: int = 0
 
     def arrays(self, t: int) -> Arrays:
         return {
@@ -45,6 +46,7 @@ class Shape:
             "scratch": floats(cache.scratch_floats(self.n_head // self.n_head_kv, self.value_dim)),
             "scale": one(self.head_dim**-0.5), "cap": one(self.cap),
             "sinks": floats(self.n_head, spread=3),
+            "slopes": np.abs(floats(self.n_head, spread=0.1, seed=6)),
         }  # fmt: skip
 
     def caches(self, types: str) -> dict[str, int]:
@@ -59,7 +61,8 @@ class Shape:
         numbers = {"n_head": self.n_head, "n_head_kv": self.n_head_kv, "head_dim": self.head_dim,
                    "value_dim": self.value_dim, "n_ctx": self.n_ctx, "n_rot": self.n_rot,
                    "is_neox": self.is_neox, "window": self.window, "chunk": self.chunk,
-                   "has_sinks": self.has_sinks, **at, **caches}  # fmt: skip
+                   "has_sinks": self.has_sinks, "has_slopes": self.has_slopes,
+                   **at, **caches}  # fmt: skip
         return [
             step(f"{name}.{types}", **{each: numbers[each] for each in ARGUMENTS[name]})
             for name in ("rope_store", "attention")
@@ -120,6 +123,8 @@ VARIANTS = {
     "cap": (Shape(4, 2, 64, 64, 640, 8, cap=1.5), HALVES),
     "sinks": (Shape(8, 2, 64, 64, 640, 8, has_sinks=1), HALVES),
     "all": (Shape(5, 1, 64, 64, 640, 8, window=100, chunk=240, cap=1.5, has_sinks=1), ALL),
+    "slopes": (Shape(6, 2, 64, 64, 640, 0, has_slopes=1), HALVES),
+    "slopes of groups": (Shape(5, 1, 64, 64, 640, 0, window=100, has_slopes=1), QUANTS),
     "mixed": (Shape(8, 2, 64, 64, 640, 8, has_sinks=1), TYPES[3:]),
 }
 CALLS = ((1, 0), (1, 301), (2, 127), (5, 250), (SPLIT_TOKENS, 3), (33, 0), (33, 261))

@@ -49,6 +49,7 @@ class Variant:
     chunk: int = 0
     cap: float = 0.0
     has_sinks: bool = False
+    has_slopes: bool = False
     scale: float = 0.0
     is_neox: bool = False
     n_rot: int = -1
@@ -103,7 +104,8 @@ class Layer:
         sizes = {
             "frequencies": d, "factor": 1, "table": t * d, "q0": t * h * d, "k0": t * k * d,
             "v0": t * k * heads.length, "y": t * h * heads.length, "scale": 1, "cap": 1,
-            "sinks": h, "scratch": n_threads * cache.scratch_floats(h // k, heads.length),
+            "sinks": h, "slopes": h,
+            "scratch": n_threads * cache.scratch_floats(h // k, heads.length),
         }  # fmt: skip
         ends = np.cumsum(list(sizes.values()))
         self.at = {name: int(end - size) for (name, size), end in zip(sizes.items(), ends,
@@ -123,11 +125,13 @@ class Layer:
                  is_neox=variant.is_neox, table=at["table"], n_ctx=padded, **shared),
             step(f"attention.{types}", q0=at["q0"], scratch=at["scratch"], y=at["y"],
                  n_ctx=padded, scale=at["scale"], window=variant.window, chunk=variant.chunk,
-                 cap=at["cap"], sinks=at["sinks"], has_sinks=variant.has_sinks, **shared),
+                 cap=at["cap"], sinks=at["sinks"], has_sinks=variant.has_sinks,
+                 slopes=at["slopes"], has_slopes=variant.has_slopes, **shared),
         ]  # fmt: skip
         self.put("scale", np.array([variant.scale or d**-0.5]))
         self.put("cap", np.array([variant.cap]))
         self.put("sinks", sinks_of(heads))
+        self.put("slopes", slopes_of(heads))
 
     def put(self, name: str, values: np.ndarray) -> None:
         self.memory.f[self.at[name] :][: values.size] = values.reshape(-1)
@@ -202,6 +206,8 @@ def oracle(
     if variant.cap:
         scores = variant.cap * np.tanh(scores / variant.cap)
     at = np.arange(len(q))
+    if variant.has_slopes:
+        scores -= slopes_of(heads)[:, None, None].astype(float) * (at[:, None] - at)
     hidden = at[:, None] < at
     if variant.window:
         hidden |= at <= at[:, None] - variant.window
@@ -213,6 +219,10 @@ def oracle(
     weights = np.exp(scores - top)
     weights /= weights.sum(axis=2, keepdims=True) + np.exp(sinks[:, None, None] - top)
     return np.einsum("hts,shd->thd", weights, v)
+
+
+def slopes_of(heads: Heads) -> np.ndarray:
+    return np.linspace(0.3, 0.003, heads.n_head).astype(np.float32)
 
 
 def random_qkv(heads: Heads, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -273,6 +283,8 @@ VARIANTS = {
     "sinks": (SHAPES[3], Variant(has_sinks=True)),
     "sinks of groups": (SHAPES[4], Variant(window=40, has_sinks=True)),
     "all": (SHAPES[3], Variant(100, 240, 1.5, has_sinks=True, scale=0.5, is_neox=True, n_rot=12)),
+    "slopes": (SHAPES[0], Variant(n_rot=0, has_slopes=True)),
+    "slopes of groups": (SHAPES[4], Variant(n_rot=0, has_slopes=True, cap=2.0, window=200)),
     "neox": (SHAPES[2], Variant(is_neox=True)),
     "part of a head": (SHAPES[2], Variant(n_rot=34)),
     "no rope": (SHAPES[1], Variant(n_rot=0)),

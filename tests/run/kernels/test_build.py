@@ -264,8 +264,8 @@ def test_an_instruction_set_that_the_cpu_lacks_is_refused(monkeypatch: pytest.Mo
 
 def step_names() -> list[str]:
     types = sorted(type_.name for type_ in RUNNABLE_TYPES)
-    weighted = ("get_rows", "matmul", "expert_matmul", "head_matmul", "decode", "encode",
-                "encode_weighted")  # fmt: skip
+    weighted = ("get_rows", "get_position_rows", "matmul", "expert_matmul", "head_matmul",
+                "decode", "encode", "encode_weighted")  # fmt: skip
     cached = ("rope_store", "attention")
     plain = [name for name in ARGUMENTS if name not in weighted + cached]
     all_ = plain + [f"{name}.{type_}" for name in weighted for type_ in types]

@@ -66,6 +66,7 @@ OPTIONAL_OF = {
     "command-r": ("attn_q_norm.weight", "attn_k_norm.weight"),
     "falcon": ("attn_norm_2.weight", "attn_norm_2.bias"),
     "stablelm": ("attn_q_norm.weight", "attn_k_norm.weight"),
+    "mpt": ("attn_norm.bias", "ffn_norm.bias", "output_norm.bias"),
 }
 """The same, of an architecture."""
 INSTEAD = {
@@ -374,6 +375,7 @@ def foreign_groups(arch: str) -> list[str]:
         ("gemma4-e", {"attention.head_count_kv": [2, 2, 2, 2, 1, 2]}, "cannot read layer 2's keys"),
         ("gemma4-e", {"attention.head_count_kv": [2, 2, 2, 2, 0, 2]}, "holds 0, expected whole"),
         ("gemma4-e", {"feed_forward_length": [96] * 5}, "one number for each of 6 layers, found 5"),
+        ("deci", {"feed_forward_length": [96, 64, 0, 0, 128]}, "0 in layer 2, which has heads"),
         ("gemma4-dense", {"attention.value_length_swa": 8}, "those of values one of 8"),
         ("qwen3", {"attention.head_count_kv": [2, 1, 2]}, "`qwen3.attention.head_count_kv`"),
         ("deepseek2", {"attention.head_count_kv": 2}, "head_count_kv`: expected 1, found 2"),

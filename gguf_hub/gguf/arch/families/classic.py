@@ -87,6 +87,12 @@ OLMO = Architecture(
     has_weightless_norms=True,
     reads=(H.clamp_kqv.name,),
 )
+DECI = Architecture(
+    "deci",
+    rope="norm",
+    may_lack_parts=True,
+    varies={H.n_head.name: 0, H.n_head_kv.name: 0, H.n_ff.name: 0},
+)
 _XIELU = (
     H.xielu_alpha_n.name, H.xielu_alpha_p.name, H.xielu_beta.name, H.xielu_eps.name,
 )  # fmt: skip
@@ -94,3 +100,42 @@ APERTUS = Architecture(
     "apertus", needs=(*NORMS, *HEAD_NORMS), activation="xielu", requires=_XIELU, reads=_XIELU
 )
 BITNET = Architecture("bitnet", needs=(*NORMS, "attn_sub_norm.weight", "ffn_sub_norm.weight"))
+
+# -- scores that fall with the distance ------------------------------------------------------------
+
+_ALIBI = (H.max_alibi_bias.name,)
+BLOOM = Architecture(
+    "bloom",
+    rope=None,
+    needs=_BIASED_NORMS,
+    has_layer_norm=True,
+    has_embedding_norm=True,
+    activation="plain_gelu",
+    defaults={H.max_alibi_bias.name: lambda h: 8.0},
+    reads=_ALIBI,
+)
+MPT = Architecture(
+    "mpt",
+    rope=None,
+    may_have=("attn_norm.bias", "ffn_norm.bias"),
+    has_layer_norm=True,
+    activation="plain_gelu",
+    reads=(*_ALIBI, H.clamp_kqv.name),
+)
+JAIS = Architecture(
+    "jais",
+    rope=None,
+    needs=_BIASED_NORMS,
+    has_layer_norm=True,
+    score_scale=lambda h: 1 / h.head_dim,
+    reads=_ALIBI,
+)
+REFACT = Architecture(
+    "refact", rope=None, defaults={H.max_alibi_bias.name: lambda h: 8.0}, reads=_ALIBI
+)
+BAICHUAN = Architecture(  # of its two sizes, the larger one has slopes in place of rotations
+    "baichuan",
+    rope="norm",
+    defaults={H.max_alibi_bias.name: lambda h: 8.0 if h.n_layer == 40 else 0.0},
+    reads=_ALIBI,
+)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from gguf_hub.run.convert.config import ConfigReader
+from gguf_hub.run.convert.families.classic import CLASSIC
 from gguf_hub.run.convert.families.family import (
     EXPERTS,
     FUSED_EXPERTS,
@@ -334,6 +335,7 @@ GPT_OSS = Family(
 FAMILIES: tuple[Family, ...] = (
     *(record for record in list(vars().values()) if isinstance(record, Family)),
     *MORE,
+    *CLASSIC,
     *STATES,
     *HYBRIDS,
     *GEMMA4S,

@@ -130,14 +130,26 @@ fn four_weights(places: vec4<u32>, u: u32) -> mat4x4<f32> {
   return mat4x4<f32>(weights[at.x], weights[at.y], weights[at.z], weights[at.w]);
 }
 
-fn score_of(x: vec4<f32>, is_seen: vec4<bool>) -> vec4<f32> {
+// what is taken off the scaled scores of four rows: a slope of the head for each position that a key
+// lies before the query (ALiBi, arXiv 2108.12409)
+fn taken_off(rows: vec4<u32>, position: u32) -> vec4<f32> {
+  var less = vec4<f32>(0.0);
+  if (a.has_slopes == 0u) { return less; }
+  for (var c = 0u; c < 4u; c++) {
+    let distance = header(POSITION) + rows[c] / a.n_head - position;
+    if (rows[c] != NO_ROW) { less[c] = f[a.slopes + rows[c] % a.n_head] * f32(distance); }
+  }
+  return less;
+}
+
+fn score_of(x: vec4<f32>, less: vec4<f32>, is_seen: vec4<bool>) -> vec4<f32> {
   var score = x * f[a.scale];
   let cap = f[a.cap];
   if (cap != 0.0) {
     let y = score / cap;
     score = cap * vec4<f32>(tanh32(y.x), tanh32(y.y), tanh32(y.z), tanh32(y.w));
   }
-  return select(vec4<f32>(LOWEST), score, is_seen);
+  return select(vec4<f32>(LOWEST), score - less, is_seen);
 }
 
 fn is_seen(seen: Seen, position: u32) -> vec4<bool> {
@@ -221,8 +233,9 @@ fn main(@builtin(local_invocation_index) li: u32, @builtin(workgroup_id) wg: vec
       }
     }
     for (var u = 0u; u < FOURS; u++) {
-      low[u] = score_of(low[u], is_seen(seen[u], position));
-      high[u] = score_of(high[u], is_seen(seen[u], position + 1u));
+      low[u] = score_of(low[u], taken_off(rows[u], position), is_seen(seen[u], position));
+      high[u] = score_of(high[u], taken_off(rows[u], position + 1u),
+                         is_seen(seen[u], position + 1u));
       tops[64u * u + li] = max(low[u], high[u]);
     }
     workgroupBarrier();

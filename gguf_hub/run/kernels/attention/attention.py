@@ -118,7 +118,7 @@ def _make_softmax(total):
     """Return ``softmax``; ``total`` adds up floats as ``sum_of`` does."""
 
     @register_jitable
-    def softmax(f, x, begin, end, n_filled, scale, cap, state, factor):
+    def softmax(f, x, begin, end, n_filled, scale, cap, slope, behind, state, factor):
         """Turn scores into weights; bring a row's state up to date.
 
         Args:
@@ -129,6 +129,9 @@ def _make_softmax(total):
             n_filled: How many weights are read: 0 where the row sees nothing.
             scale: Of the scores, positive.
             cap: Scaled scores become cap * tanh(score / cap), unless it is 0.
+            slope: By how much scaled scores are less for each position that a key lies before the
+                query (ALiBi, arXiv 2108.12409).
+            behind: By how many positions the query lies behind the first key.
             state: Of the row: largest score so far, sum of weights relative to it.
             factor: Where the factors of the row's sums so far, and of this chunk's, are written.
         """
@@ -143,6 +146,10 @@ def _make_softmax(total):
         if cap != np.float32(0):
             for i in range(begin, end):
                 f[np.uintp(x + i)] = cap * tanh32(f[np.uintp(x + i)] * scale / cap)
+            scale = np.float32(1)
+        if slope != np.float32(0):
+            for i in range(begin, end):
+                f[np.uintp(x + i)] = f[np.uintp(x + i)] * scale - slope * np.float32(behind - i)
             scale = np.float32(1)
         top = _largest(f, x + begin, end - begin)
         for i in range(begin, end):
@@ -168,12 +175,14 @@ def make_attention(keys, values):
 
     @register_jitable
     def advance(
-        f, kv, qs, seen, head_dim, value_dim, k, v, first, n_ctx, scratch, scale, cap, states, sums
-    ):
+        f, kv, qs, seen, slopes, positions, head_dim, value_dim, k, v, first, n_ctx, scratch, scale,
+        cap, states, sums,
+    ):  # fmt: skip
         """Take some rows over the chunk of positions from ``first`` on.
 
         Args (tuples have an element for each row): ``qs``, ``states`` and ``sums`` are offsets;
-        ``seen`` are the positions of the chunk that each row sees, (begin, end), ascending.
+        ``seen`` are the positions of the chunk that each row sees, (begin, end), ascending;
+        ``slopes`` by how much scores fall with each position before the row's, ``positions``.
         """
         count = len(qs)
         # multiples of 32: elements keep their places in sums
@@ -193,14 +202,14 @@ def make_attention(keys, values):
             begin, end = seen[row]
             softmax(
                 f, score_rows[row], begin - skipped, end - skipped, n_scored, scale, cap,
-                states[row], factors[row],
+                slopes[row], positions[row] - first - skipped, states[row], factors[row],
             )  # fmt: skip
         weigh(f, score_rows, n_scored, kv, v, place, value_dim, n_ctx, sums, factors, spares)
 
     @register_jitable
     def attend(
         f, kv, q0, n_head, group, head, head_dim, value_dim, position, t0, n_tokens, k, v, n_ctx,
-        scratch, scale, window, chunk, cap, sinks, has_sinks,
+        scratch, scale, window, chunk, cap, sinks, has_sinks, slopes, has_slopes,
     ):  # fmt: skip
         """Take the rows of a block of tokens, ``group`` heads from one on, over all they see."""
         rows = n_tokens * group
@@ -222,6 +231,7 @@ def make_attention(keys, values):
                 a, s, x = row // group, state + STATE * row, sums + wide * row
                 qa = q1 + step * a + head_dim * (row % group)
                 sees_a = _seen(position + a, first, window, chunk)
+                slope_a = _slope(f, slopes, has_slopes, head + row % group)
                 if row + ROWS <= rows:
                     b, c, d = (row + 1) // group, (row + 2) // group, (row + 3) // group
                     advance(
@@ -232,6 +242,10 @@ def make_attention(keys, values):
                         (sees_a, _seen(position + b, first, window, chunk),
                          _seen(position + c, first, window, chunk),
                          _seen(position + d, first, window, chunk)),
+                        (slope_a, _slope(f, slopes, has_slopes, head + (row + 1) % group),
+                         _slope(f, slopes, has_slopes, head + (row + 2) % group),
+                         _slope(f, slopes, has_slopes, head + (row + 3) % group)),
+                        (position + a, position + b, position + c, position + d),
                         head_dim, value_dim, k, v, first, n_ctx, scratch, scale, cap,
                         (s, s + STATE, s + 2 * STATE, s + 3 * STATE),
                         (x, x + wide, x + 2 * wide, x + 3 * wide),
@@ -239,8 +253,8 @@ def make_attention(keys, values):
                     row += ROWS
                 else:
                     advance(
-                        f, kv, (qa,), (sees_a,), head_dim, value_dim, k, v, first, n_ctx, scratch,
-                        scale, cap, (s,), (x,),
+                        f, kv, (qa,), (sees_a,), (slope_a,), (position + a,), head_dim, value_dim,
+                        k, v, first, n_ctx, scratch, scale, cap, (s,), (x,),
                     )  # fmt: skip
                     row += 1
             first += CHUNK
@@ -248,7 +262,7 @@ def make_attention(keys, values):
     def attention(
         tid, nth, n, f, q, kv, w,
         q0, n_head, n_head_kv, head_dim, value_dim, k_cache, v_cache, n_ctx, scratch, y,
-        scale, window, chunk, cap, sinks, has_sinks,
+        scale, window, chunk, cap, sinks, has_sinks, slopes, has_slopes,
     ):  # fmt: skip
         all_heads = n_head // n_head_kv
         group = heads_together(all_heads)
@@ -268,7 +282,7 @@ def make_attention(keys, values):
                 attend(
                     f, kv, q0, n_head, group, head, head_dim, value_dim, position + block, t0,
                     n_tokens, cache_start + k, cache_start + v, n_ctx, own_scratch, f[scale],
-                    window, chunk, f[cap], sinks, has_sinks,
+                    window, chunk, f[cap], sinks, has_sinks, slopes, has_slopes,
                 )  # fmt: skip
                 rows = n_tokens * group
                 state = own_scratch + 2 * ROWS * CHUNK + 4 * ROWS
@@ -281,6 +295,11 @@ def make_attention(keys, values):
             item -= items  # what is left of the deal goes on in the next sequence
 
     return attention
+
+
+@register_jitable
+def _slope(f, slopes, has_slopes, head):
+    return f[slopes + head] if has_slopes else np.float32(0)
 
 
 @register_jitable

@@ -81,9 +81,8 @@ _POINTERS = {
     "f": {
         "x", "y", "xf", "q0", "k0", "v0", "gate", "up", "table", "state", "logits", "weights",
         "partial", "scratch", "results", "gain", "bias", "biases", "scales", "scale", "factor",
-        "importance",
-        "cap", "sinks", "epsilon", "frequencies", "taps", "dt", "dt_bias", "a", "d", "beta",
-        "alpha",
+        "importance", "cap", "sinks", "slopes", "epsilon", "frequencies", "taps", "dt", "dt_bias",
+        "a", "d", "beta", "alpha",
     },
 }  # fmt: skip
 """Array -> arguments that are offsets in it; sizes may be equal to one by chance."""

@@ -159,7 +159,7 @@ def _rope_store(
 def _attention(
     call: Call, q0: int, n_head: int, n_head_kv: int, head_dim: int, value_dim: int, k_cache: int,
     v_cache: int, n_ctx: int, scratch: int, y: int, scale: int, window: int, chunk: int, cap: int,
-    sinks: int, has_sinks: int,
+    sinks: int, has_sinks: int, slopes: int, has_slopes: int,
 ) -> Extents:  # fmt: skip
     yield from _cache(call, n_head, n_head_kv, head_dim, value_dim, k_cache, v_cache, n_ctx)
     # what a token sees must not have been replaced by what those behind it have stored
@@ -172,6 +172,7 @@ def _attention(
     yield Extent("f", scale, 1)
     yield Extent("f", cap, 1)
     yield Extent("f", sinks, n_head if has_sinks else 0)
+    yield Extent("f", slopes, n_head if has_slopes else 0)
 
 
 # -- experts ---------------------------------------------------------------------------------------

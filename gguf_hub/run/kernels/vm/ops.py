@@ -119,7 +119,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "attention": (
         "q0", "n_head", "n_head_kv", "head_dim", "value_dim", "k_cache", "v_cache", "n_ctx",
         "scratch", "y",
-        "scale", "window", "chunk", "cap", "sinks", "has_sinks",
+        "scale", "window", "chunk", "cap", "sinks", "has_sinks", "slopes", "has_slopes",
     ),
     # what carries a state from token to token: causal convolution, Mamba-2, gated delta net
     "causal_conv": (
@@ -170,10 +170,11 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "read_bytes": ("first", "size", "results"),
 }  # fmt: skip
 """Step -> the names of its arguments, in order. ``epsilon``, ``factor``, ``scale``, ``cap``,
-``sinks``, ``gain``, ``bias`` and ``frequencies`` are offsets in ``f``; ``count`` is an index of the
-header of ``n``; ``is_`` and ``has_`` are 0 or 1. Of ``attention``, a query at position p sees
-positions > p - ``window`` and >= p // ``chunk`` * ``chunk``, where these are not 0; scores are
-capped unless the float at ``cap`` is 0; a head's sink is a score whose value is 0."""
+``sinks``, ``slopes``, ``gain``, ``bias`` and ``frequencies`` are offsets in ``f``; ``count`` is an
+index of the header of ``n``; ``is_`` and ``has_`` are 0 or 1. Of ``attention``, a query at position
+p sees positions > p - ``window`` and >= p // ``chunk`` * ``chunk``, where these are not 0; scores
+are capped unless the float at ``cap`` is 0; a head's sink is a score whose value is 0; its slope
+times the distance is taken off scores (ALiBi)."""
 
 
 MEMORY = ("tid", "nth", "n", "f", "q", "kv", "w")
