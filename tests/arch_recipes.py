@@ -25,6 +25,11 @@ MAMBA2 = (
     "attn_norm ssm_in ssm_conv1d ssm_conv1d.bias ssm_dt.bias ssm_a:1,T ssm_d:1,T "
     "ssm_norm:J,G ssm_out"
 )
+MAMBA1 = (
+    "attn_norm ssm_in:D,2I ssm_conv1d:CK,I ssm_conv1d.bias:I ssm_x ssm_dt ssm_dt.bias:I ssm_a:S,I "
+    "ssm_d:I ssm_out"
+)
+RATE_NORMS = "ssm_dt_norm ssm_b_norm ssm_c_norm"
 DELTA_NET = (
     "attn_norm attn_qkv:D,C attn_gate ssm_conv1d ssm_dt.bias ssm_a ssm_norm ssm_out "
     "post_attention_norm"
@@ -50,6 +55,10 @@ SCALES = {"embedding_scale": 1.7, "residual_scale": 0.6, "attention.scale": 0.3,
 SSM = {
     "ssm.conv_kernel": 4, "ssm.state_size": 16, "ssm.group_count": 2, "ssm.time_step_rank": 8,
     "ssm.inner_size": 128,
+}  # fmt: skip
+SSM1 = {name: value for name, value in SSM.items() if name != "ssm.group_count"}
+NO_HEADS = {
+    "attention.head_count": 0, "attention.head_count_kv": None, "feed_forward_length": 0,
 }  # fmt: skip
 DELTA = {
     **SSM, "ssm.time_step_rank": 4, "ssm.inner_size": 64, "full_attention_interval": 4,
@@ -339,10 +348,17 @@ RECIPES: dict[str, Recipe] = {
         "llama4", [DENSE, f"{_MOE_LAYER} {SHARED}"] * 2,
         {**WIDE, **MOE, "expert_count": 128, "expert_used_count": 1,
          "interleave_moe_layer_step": 2}, seed=12),
+    "jamba": Recipe(
+        "jamba",
+        [f"{MAMBA1} {RATE_NORMS} ffn_norm {FFN}", f"{MAMBA1} {RATE_NORMS} ffn_norm {EXPERTS}",
+         DENSE, f"{MAMBA1} {RATE_NORMS} ffn_norm {EXPERTS}"],
+        {**SSM1, **NARROW_MOE, "attention.head_count_kv": [0, 0, 2, 0]}, unused=_NO_ROPE, seed=7),
+    "mamba": Recipe("mamba", [MAMBA1] * 3, {**SSM1, **NO_HEADS}, TIED, unused=_NO_ROPE),
+    "mamba-normed": Recipe(  # as of Falcon Mamba
+        "mamba", [MAMBA1] * 3, {**SSM1, **NO_HEADS, "ssm.dt_b_c_rms": True}, unused=_NO_ROPE),
     "mamba2": Recipe(
         "mamba2", [MAMBA2] * 3,
-        {**SSM, "attention.head_count": 0, "attention.head_count_kv": None,
-         "feed_forward_length": 0}, TIED, unused=_NO_ROPE),
+        {**SSM, **NO_HEADS}, TIED, unused=_NO_ROPE),
     "maincoder": Recipe("maincoder", [_QWEN3] * 3, WIDE, TIED),
     "mellum": Recipe(
         "mellum", [_QK_MOE] * 5,

@@ -194,6 +194,10 @@ class HyperParameters:
         """Tell whether the file has a key."""
         return self.key(hparam) in self.metadata
 
+    def has_tensor(self, name: str) -> bool:
+        """Tell whether the file has a tensor."""
+        return name in self._tensors
+
     def get(self, hparam: HyperParameter[T], default: T | None = None) -> T:
         """Return a value, or another default than the usual one.
 
@@ -312,6 +316,7 @@ class CacheHyperParameters(HyperParameters):
     ssm_d_state = WholeNumber("ssm.state_size", 0)
     ssm_n_group = WholeNumber("ssm.group_count", 0)
     ssm_dt_rank = WholeNumber("ssm.time_step_rank", 0)
+    has_ssm_dt_b_c_rms = Flag("ssm.dt_b_c_rms", False)
     n_shortconv_l_cache = WholeNumber("shortconv.l_cache", 0)
     kda_head_dim = WholeNumber("kda.head_dim", 0)
     wkv_head_size = WholeNumber("wkv.head_size", 0)

@@ -88,6 +88,7 @@ class States:
             have heads of keys and values.
         is_tiled: Head h of a delta net reads keys h % n, not those of its block of heads.
         is_beside_attention: Every layer has a state and attends, and adds both.
+        has_rate_norms: What a Mamba's scan is steered by is normed.
         has_joint_rates: One matrix has a delta net's two rates, for each head of keys by itself.
     """
 
@@ -95,6 +96,7 @@ class States:
     period: int = 0
     is_tiled: bool = False
     is_beside_attention: bool = False
+    has_rate_norms: bool = False
     has_joint_rates: bool = False
 
 
@@ -149,6 +151,7 @@ class Architecture:
         has_altup: The residual stream is one of several, of which a layer computes one and corrects
             the others (alternating updates, arXiv 2301.13310); what attention adds has a low-rank
             part beside it (arXiv 2411.07501).
+        has_experts_by_tensors: A layer has experts where it has a router's tensor; no key tells.
         n_layer_sparse: So many first layers let a twentieth of the gates pass.
         has_dense_beside: Layers with experts have a dense network, too, each with norms of its own
             before and after, and the router has one.
@@ -197,6 +200,7 @@ class Architecture:
     has_latents: bool = False
     yarn_scales_scores: bool = False
     has_altup: bool = False
+    has_experts_by_tensors: bool = False
     n_layer_sparse: int = 0
     has_dense_beside: bool = False
     has_layer_norm: bool = False

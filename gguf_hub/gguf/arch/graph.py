@@ -187,6 +187,8 @@ class Graph:
 
     def _has_experts(self, i: int) -> bool:
         arch, h = self.arch, self.hparams
+        if arch.has_experts_by_tensors:
+            return bool(h.n_expert) and h.has_tensor(f"blk.{i}.ffn_gate_inp.weight")
         step = h.moe_step if H.moe_step.name in arch.reads else 1
         first = self._read(H.n_dense_lead)
         return bool(h.n_expert) and i >= first and step > 0 and (i + 1) % step == 0

@@ -17,8 +17,8 @@ from gguf_hub.run.model.rope import RopeConfig
 from gguf_hub.run.model.steps import Stream
 from gguf_hub.run.model.weights import ONES, Layer
 
-_OUTPUTS = {"": "attn_output", "short_conv": "shortconv.out_proj", "mamba2": "ssm_out",
-            "delta_net": "ssm_out"}  # fmt: skip
+_OUTPUTS = {"": "attn_output", "short_conv": "shortconv.out_proj", "mamba": "ssm_out",
+            "mamba2": "ssm_out", "delta_net": "ssm_out"}  # fmt: skip
 """What projects the result of attention, or of a state in its place."""
 
 

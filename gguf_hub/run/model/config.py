@@ -65,6 +65,7 @@ class ModelConfig(ModelSizes):
         score_cap: Soft cap of scores; 0 for none.
         logit_scale: Factor of the logits.
         logit_cap: Soft cap of logits; 0 for none.
+        norms_rates: Whether what a Mamba's scan is steered by is normed without weights.
     """
 
     name: str
@@ -83,6 +84,7 @@ class ModelConfig(ModelSizes):
     score_cap: float = 0.0
     logit_scale: float = 1.0
     logit_cap: float = 0.0
+    norms_rates: bool = False
 
     @property
     def has_states(self) -> bool:
@@ -137,6 +139,7 @@ def read_config(graph: Graph) -> ModelConfig:
         else 0.0,
         router=_router(graph),
         temperature=_temperature(graph),
+        norms_rates=H.has_ssm_dt_b_c_rms.name in arch.reads and hparams.has_ssm_dt_b_c_rms,
         **graph.sizes(),
         **_scales(graph),
     )

@@ -279,9 +279,9 @@ class _WeightReader:
     def _layer(self, i: int) -> Layer:
         b, c, graph = f"blk.{i}.", self._config, self._config.layers[i]
         vectors = {name: self._tensors.floats(b + name) for name in self._vectors[b]}
-        for name in vectors.keys() & set(CONV_KERNELS):  # one row of channels for each tap
-            n_taps = self._shapes[b + name][0]
-            vectors[name] = np.ascontiguousarray(vectors[name].reshape(-1, n_taps).T).ravel()
+        for name in vectors.keys() & {*CONV_KERNELS, "ssm_a"}:  # a row of channels for each tap
+            n_rows = self._shapes[b + name][0]
+            vectors[name] = np.ascontiguousarray(vectors[name].reshape(-1, n_rows).T).ravel()
         matrices = {
             name.removesuffix(".weight"): self._matrix(b + name)
             for name in self._matrices[b]
@@ -352,8 +352,10 @@ class _WeightReader:
             for name in [name for name in vectors if name.endswith("_norm.weight")]:
                 zeros = np.zeros_like(vectors[name])
                 vectors.setdefault(name.replace(".weight", ".bias"), zeros)
-        if arch.has_plain_norms or arch.has_value_norms:
-            vectors[ONES] = np.ones(self._config.head_dim, np.float32)
+        if arch.has_plain_norms or arch.has_value_norms or self._config.norms_rates:
+            states = [layer.state for layer in self._config.layers if layer.state]
+            widths = (n for state in states for n in (state.n_rank, state.n_state))
+            vectors[ONES] = np.ones(max([self._config.head_dim, *widths]), np.float32)
         return vectors
 
 

@@ -46,6 +46,7 @@ _OUTPUTS: dict[str, dict[str, str]] = {
     "attention": {"y": "written"},
     "causal_conv": {"y": "written", "state": "updated"},
     "mamba2_scan": {"y": "written", "state": "updated"},
+    "mamba_scan": {"y": "written", "state": "updated", "dt": "updated"},
     "delta_scan": {"y": "written", "state": "updated"},
     "top_k_gate": {
         "logits": "updated", "expert_ids": "written", "weights": "written",

@@ -124,6 +124,9 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
         "x", "dt", "dt_stride", "dt_bias", "a", "d", "state", "state_stride", "n_head", "n_group",
         "head_dim", "n_state", "y",
     ),
+    "mamba_scan": (
+        "x", "dt", "dt_bias", "b", "c", "a", "d", "state", "state_stride", "width", "n_state", "y",
+    ),
     "delta_scan": (
         "x", "beta", "alpha", "stride", "group", "group_stride", "dt_bias", "a", "state",
         "state_stride", "n_head_k", "n_head", "head_dim", "is_tiled", "y",
