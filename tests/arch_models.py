@@ -157,8 +157,9 @@ def sizes(recipe: Recipe, layer: int) -> dict[str, int]:
     inner, state, groups = (key(f"ssm.{n}") for n in ("inner_size", "state_size", "group_count"))
     return {
         "TS": key("ssm.time_step_rank") + 2 * state, "1": 1, "D": N_EMBD, "V": N_VOCAB, "H": N_HEAD,
-        "d": d, "e": e, "Q": N_HEAD * d,
-        "O": N_HEAD * e, "KV": kv, "QKV": N_HEAD * d + 2 * kv, "N": d - rotated, "R": rotated // 2,
+        "d": d, "e": e, "Q": N_HEAD * d, "O": N_HEAD * e, "KV": kv, "QKV": N_HEAD * d + 2 * kv,
+        "QKE": N_HEAD * d + kv + key("attention.head_count_kv") * e,
+        "N": d - rotated, "R": rotated // 2,
         "NE": N_HEAD * (d - rotated + e), "LQ": key("attention.q_lora_rank"),
         "LK": key("attention.kv_lora_rank"), "LR": key("attention.kv_lora_rank") + rotated,
         "F": key("feed_forward_length"), "X": x, "E": key("expert_count"),

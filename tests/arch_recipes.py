@@ -125,6 +125,7 @@ _MOE_LAYER = f"attn_norm {ATTENTION} ffn_norm {EXPERTS}"
 _QK_MOE = f"attn_norm {ATTENTION} {HEAD_NORMS} ffn_norm {EXPERTS}"
 _AFMOE = f"{ATTN} {HEAD_NORMS} {POST_NORMS} attn_gate:D,Q"
 _COHERE = f"attn_norm {ATTENTION}"
+_MIMO = "attn_norm attn_qkv:D,QKE attn_output ffn_norm"
 _BAILING = f"attn_norm attn_qkv {HEAD_NORMS} attn_output ffn_norm"
 _NO_PRE_NORM = f"{ATTENTION} {FULL_NORMS} {FFN} {POST_NORMS}"
 _EXAONE = f"{ATTENTION} {HEAD_NORMS} {FFN} {POST_NORMS}"
@@ -364,6 +365,14 @@ RECIPES: dict[str, Recipe] = {
         "mellum", [_QK_MOE] * 5,
         {**WIDE, **MOE, **WINDOW, **yarn(4.0, 64), "rope.freq_base_swa": 77.0},
         unused="rope.freq_base_swa", seed=7),
+    "mimo2": Recipe(
+        "mimo2",
+        [f"{_MIMO} {FFN}", *[f"{_MIMO} attn_sinks {EXPERTS} exp_probs_b.bias"] * 3,
+         f"{_MIMO} {FFN} {MTP}"],
+        {**MOE, **WINDOW, "attention.key_length": 32, "attention.value_length": 16,
+         "rope.dimension_count": 12, "rope.freq_base_swa": 77.0, "attention.value_scale": 0.7,
+         "attention.head_count_kv": [1, 2, 2, 1, 2], "nextn_predict_layers": 1,
+         "attention.sliding_window_pattern": [_F, _T, _T, _F, _T]}, unused=MTP, seed=11),
     "minicpm": Recipe("minicpm", [DENSE] * 3, WIDE, TIED, embedding=0.2),
     "minimax-m2": Recipe(
         "minimax-m2", [f"{_MOE_LAYER} {FULL_NORMS} exp_probs_b.bias"] * 3,

@@ -128,6 +128,9 @@ class Architecture:
             are multiplied with its sigmoid.
         has_result_gates: ``attn_gate`` makes gates of what a layer reads; results of attention are
             multiplied with their sigmoids.
+        has_head_gates: So they may be with one gate for each head.
+        has_value_lengths: Heads of values have a length of their own.
+        rotates_half: Where no window is, half as much of a head is rotated as a key says.
         is_one_part: A layer is attention, a state or a feed-forward network, not two of these.
         output_norm: What stands before the head.
         ffn_norm: What stands before the feed-forward network.
@@ -143,7 +146,8 @@ class Architecture:
         has_norms_after_rope: They come after the rotation.
         has_plain_norms: Rotated heads of q and k are normed without weights.
         n_expert_unnormed: But not where there are so many experts.
-        has_value_norms: Heads of v are normed without weights; v may be what k was before its norm.
+        has_value_norms: Heads of v are normed without weights.
+        may_share_values: v may be what k was before its norm.
         has_latents: Keys and values are made of one latent vector that all heads share (multi-head
             latent attention, arXiv 2405.04434, section 2.1); so may queries be, of another.
         yarn_scales_scores: Where there is a log multiplier, YaRN's factor is one on scores alone,
@@ -182,6 +186,9 @@ class Architecture:
     states: States | None = None
     has_query_gates: bool = False
     has_result_gates: bool = False
+    has_head_gates: bool = False
+    has_value_lengths: bool = False
+    rotates_half: bool = False
     is_one_part: bool = False
     output_norm: str = "output_norm"
     ffn_norm: str = "ffn_norm.weight"
@@ -197,6 +204,7 @@ class Architecture:
     has_plain_norms: bool = False
     n_expert_unnormed: int | None = None
     has_value_norms: bool = False
+    may_share_values: bool = False
     has_latents: bool = False
     yarn_scales_scores: bool = False
     has_altup: bool = False

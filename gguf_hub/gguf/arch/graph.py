@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
-from gguf_hub.gguf.arch.latents import latents_of
+from gguf_hub.gguf.arch.latents import latent_matrices, latents_of
 from gguf_hub.gguf.arch.residuals import layer_tensors, model_tensors
 from gguf_hub.gguf.arch.states import StateLayers
 from gguf_hub.gguf.experts import group_split, wanted_experts
@@ -171,7 +171,7 @@ class Graph:
             head_dim=h.head_dim_swa if is_other else h.head_dim,
             n_embd_head_v=self._n_embd_head_v(is_other),
             n_embd_head_out=latents.n_value if latents and latents.is_absorbed else 0,
-            n_attn_gate=n_head * h.head_dim if arch.has_result_gates else 0,
+            n_attn_gate=self._n_attn_gate(i, n_head),
             n_ff=n_ff,
             n_back_kv=self._n_back_kv(i, is_windowed),
             state=state,
@@ -184,6 +184,13 @@ class Graph:
             window=0 if is_chunk else length,
             chunk=length if is_chunk else 0,
         )
+
+    def _n_attn_gate(self, i: int, n_head: int) -> int:
+        """Return how many gates the result of a layer's attention has: of elements or of heads."""
+        is_there = self.hparams.has_tensor(f"blk.{i}.attn_gate.weight")
+        if self.arch.has_head_gates and is_there:
+            return n_head
+        return n_head * self.hparams.head_dim if self.arch.has_result_gates else 0
 
     def _has_experts(self, i: int) -> bool:
         arch, h = self.arch, self.hparams
@@ -202,7 +209,8 @@ class Graph:
         h = self.hparams
         if is_other:
             return h.n_embd_head_v_swa
-        return h.n_embd_head_v if self.arch.has_latents else h.head_dim
+        has_own = self.arch.has_latents or self.arch.has_value_lengths
+        return h.n_embd_head_v if has_own else h.head_dim
 
     @cached_property
     def latents(self) -> Latents | None:
@@ -363,7 +371,8 @@ class Graph:
         """Yield the tensors of a layer, without ``blk.N.``."""
         layer, b = self.layer(i), f"blk.{i}."
         if layer.n_head_kv and self.latents:
-            yield from self._latent_attention(layer, self.latents)
+            matrices = latent_matrices(self.hparams.n_embd, layer.n_head, self.latents)
+            yield from (TensorSpec(*each) for each in matrices)
         elif layer.n_head_kv:
             yield from self._attention(layer, b, there)
         if layer.has_experts:
@@ -386,37 +395,20 @@ class Graph:
                 yield TensorSpec(name, shape, is_vector)
 
     def _attention(self, layer: LayerGraph, b: str, there: Tensors) -> Iterator[TensorSpec]:
-        d, n_kv = self.hparams.n_embd, layer.n_embd_k
+        d, n_kv, n_v = self.hparams.n_embd, layer.n_embd_k, layer.n_embd_v
         n_q = layer.n_embd_q * (1 + self.arch.has_query_gates)
         has_own = not layer.n_back_kv
         if has_own and f"{b}attn_qkv.weight" in there:
-            yield TensorSpec("attn_qkv.weight", (d, n_q + 2 * n_kv))
+            yield TensorSpec("attn_qkv.weight", (d, n_q + n_kv + n_v))
         else:
             yield TensorSpec("attn_q.weight", (d, n_q))
             if has_own:
                 yield TensorSpec("attn_k.weight", (d, n_kv))
-            if has_own and not (self.arch.has_value_norms and f"{b}attn_v.weight" not in there):
-                yield TensorSpec("attn_v.weight", (d, n_kv))
+            if has_own and not (self.arch.may_share_values and f"{b}attn_v.weight" not in there):
+                yield TensorSpec("attn_v.weight", (d, n_v))
         if layer.n_attn_gate:
             yield TensorSpec("attn_gate.weight", (d, layer.n_attn_gate))
-        yield TensorSpec("attn_output.weight", (layer.n_embd_q, d))
-
-    def _latent_attention(self, layer: LayerGraph, sizes: Latents) -> Iterator[TensorSpec]:
-        d, n_head, rank = self.hparams.n_embd, layer.n_head, sizes.n_lora_kv
-        n_q = n_head * (sizes.n_plain + sizes.n_rot)
-        if sizes.n_lora_q:
-            yield TensorSpec("attn_q_a.weight", (d, sizes.n_lora_q))
-            yield TensorSpec("attn_q_b.weight", (sizes.n_lora_q, n_q))
-        else:
-            yield TensorSpec("attn_q.weight", (d, n_q))
-        yield TensorSpec("attn_kv_a_mqa.weight", (d, rank + sizes.n_rot))
-        if sizes.is_absorbed:
-            yield TensorSpec("attn_k_b.weight", (sizes.n_plain, rank, n_head))
-            yield TensorSpec("attn_v_b.weight", (rank, sizes.n_value, n_head))
-        else:
-            n_kv = n_head * (sizes.n_plain + sizes.n_value)
-            yield TensorSpec("attn_kv_b.weight", (rank, n_kv))
-        yield TensorSpec("attn_output.weight", (n_head * sizes.n_value, d))
+        yield TensorSpec("attn_output.weight", (layer.n_head * layer.n_embd_head_v, d))
 
     def _dense(self, suffix: str, width: int) -> Iterator[TensorSpec]:
         d, is_fused = self.hparams.n_embd, self.arch.has_fused_gate
@@ -458,8 +450,8 @@ class Graph:
         d, n_expert, width, n_ff = h.n_embd, h.n_expert, self.n_ff_exp, layer.n_ff
         is_whole, n_gated = arch.has_whole_norms, n_q * (1 + arch.has_query_gates)
         shapes: dict[str, Shape] = dict.fromkeys(arch.needs + arch.may_have + BIASES, (d,)) | {
-            "attn_q.bias": (n_gated,), "attn_k.bias": (n_kv,), "attn_v.bias": (n_kv,),
-            "attn_qkv.bias": (n_gated + 2 * n_kv,),
+            "attn_q.bias": (n_gated,), "attn_k.bias": (n_kv,), "attn_v.bias": (layer.n_embd_v,),
+            "attn_qkv.bias": (n_gated + n_kv + layer.n_embd_v,),
             "attn_q_norm.weight": (n_q if is_whole else layer.head_dim,),
             "attn_k_norm.weight": (n_kv if is_whole else layer.head_dim,),
             "attn_sinks.weight": (layer.n_head,),

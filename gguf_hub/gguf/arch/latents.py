@@ -1,6 +1,8 @@
-"""What the keys say of latent attention."""
+"""What the keys say of latent attention, and its matrices."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.hparams import GraphHyperParameters as H
@@ -19,6 +21,23 @@ def latents_of(h: H) -> Latents:
     _check(h, is_absorbed, head_dim)
     value_dim = h.n_embd_head_v_mla if is_absorbed else h.n_embd_head_v
     return Latents(h.n_lora_q, h.n_lora_kv, h.n_rot, head_dim - h.n_rot, value_dim, is_absorbed)
+
+
+def latent_matrices(d: int, n_head: int, sizes: Latents) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield the matrices of a layer that attends to latents, without ``blk.N.``."""
+    rank, n_q = sizes.n_lora_kv, n_head * (sizes.n_plain + sizes.n_rot)
+    if sizes.n_lora_q:
+        yield "attn_q_a.weight", (d, sizes.n_lora_q)
+        yield "attn_q_b.weight", (sizes.n_lora_q, n_q)
+    else:
+        yield "attn_q.weight", (d, n_q)
+    yield "attn_kv_a_mqa.weight", (d, rank + sizes.n_rot)
+    if sizes.is_absorbed:
+        yield "attn_k_b.weight", (sizes.n_plain, rank, n_head)
+        yield "attn_v_b.weight", (rank, sizes.n_value, n_head)
+    else:
+        yield "attn_kv_b.weight", (rank, n_head * (sizes.n_plain + sizes.n_value))
+    yield "attn_output.weight", (n_head * sizes.n_value, d)
 
 
 def _check(h: H, is_absorbed: bool, head_dim: int) -> None:

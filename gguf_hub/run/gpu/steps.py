@@ -134,7 +134,7 @@ STEPS: dict[str, Callable[[Step], list[Operation]]] = {
     "scale_rows": _by_row(_width, _THREADS),
     "add_rows": _by_row(_width, _THREADS),
     "soft_cap": _by_row(_width, _THREADS),
-    "sigmoid_scale": _by_row(_width, _THREADS),
+    "sigmoid_scale": _by_row(_part_elements, _THREADS),
     "sigmoid_gate": _by_row(_part_elements, _THREADS),
     "silu_gate": _by_row(_width, _THREADS),
     "mul_rows": _by_row(_width, _THREADS),

@@ -87,9 +87,9 @@ def soft_cap(tid, nth, n, f, q, kv, w, x, width, cap, count):
         f[np.uintp(x + i)] = f[cap] * tanh32(f[np.uintp(x + i)] / f[cap])
 
 
-def sigmoid_scale(tid, nth, n, f, q, kv, w, y, gate, width, count):
-    """Multiply each row with the sigmoid of its gate."""
-    first, last = share(n[count], tid, nth)
+def sigmoid_scale(tid, nth, n, f, q, kv, w, y, gate, width, per_row, count):
+    """Multiply each part of a row with the sigmoid of its gate."""
+    first, last = share(n[count] * per_row, tid, nth)
     for t in range(first, last):
         factor = sigmoid32(f[gate + t])
         for i in range(width):

@@ -231,7 +231,7 @@ class FeedForwardWriter(StepWriter):
         self._dense(layer, "_shexp", vectors, source, rows, at.shared_out, stream.count,
                     is_added=False)  # fmt: skip
         self._add("sigmoid_scale", y=at.shared_out, gate=at.shared_weight, width=c.n_embd,
-                  count=stream.count)  # fmt: skip
+                  per_row=1, count=stream.count)  # fmt: skip
         self._add("add_rows", x=target, y=at.shared_out, width=c.n_embd, factor=self._scalar(1.0),
                   count=stream.count)  # fmt: skip
 

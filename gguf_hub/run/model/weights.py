@@ -324,7 +324,8 @@ class _WeightReader:
     ) -> None:
         """Replace what holds q, k and v, or gate and up, by its parts."""
         n_q, n_kv = graph.n_embd_q * (1 + self._config.has_query_gates), graph.n_embd_k
-        starts = {"attn_q": (0, n_q), "attn_k": (n_q, n_kv), "attn_v": (n_q + n_kv, n_kv)}
+        values = (n_q + n_kv, graph.n_embd_v)
+        starts = {"attn_q": (0, n_q), "attn_k": (n_q, n_kv), "attn_v": values}
         fused = matrices.pop("attn_qkv", None) if graph.n_head_kv else None
         if fused:
             matrices |= {name: fused.part(*at) for name, at in starts.items()}

@@ -104,7 +104,10 @@ CASES = {
     "soft_cap": Case("soft_cap", lambda t: {"x": floats(t, 37, spread=40), "cap": one(30)},
                      {"width": 37}, 2 * ULP),
     "sigmoid_scale": Case("sigmoid_scale", lambda t: {"y": floats(t, 37), "gate":
-                          floats(t, spread=30)}, {"width": 37}, 2 * ULP),
+                          floats(t, spread=30)}, {"width": 37, "per_row": 1}, 2 * ULP),
+    "sigmoid_scale of heads": Case(
+        "sigmoid_scale", lambda t: {"y": floats(t, 3, 11), "gate": floats(t, 3, spread=30)},
+        {"width": 11, "per_row": 3}, 2 * ULP),
     "sigmoid_gate": Case(
         "sigmoid_gate", lambda t: {"y": floats(t, 3, 11), "gate": floats(t, 3, 24, spread=30)},
         {"stride": 24, "width": 11, "per_row": 3}, 2 * ULP),

@@ -114,8 +114,11 @@ CASES: dict[str, tuple[str, dict[str, np.ndarray], dict[str, int], str, Callable
         "soft_cap", {"x": 40 * X, "cap": one(30)}, {"width": D}, "x",
         lambda x, cap: cap * np.tanh(x / cap)),
     "sigmoid_scale": (
-        "sigmoid_scale", {"y": X, "gate": G[:, 0].copy()}, {"width": D}, "y",
+        "sigmoid_scale", {"y": X, "gate": G[:, 0].copy()}, {"width": D, "per_row": 1}, "y",
         lambda y, gate: y * sigmoid(gate)[:, None]),
+    "sigmoid_scale of heads": (
+        "sigmoid_scale", {"y": HEADS, "gate": floats(T, 3)}, {"width": D, "per_row": 3}, "y",
+        lambda y, gate: y * sigmoid(gate)[..., None]),
     "sigmoid_gate": (
         "sigmoid_gate", {"y": X, "gate": G}, {"width": D, "stride": D, "per_row": 1}, "y",
         lambda y, gate: y * sigmoid(gate)),

@@ -62,10 +62,14 @@ OPTIONAL = (
 OPTIONAL_OF = {
     "glm4moe": ("attn_q_norm.weight", "attn_k_norm.weight"),
     "gemma4": ("attn_v.weight",),
+    "falcon-h1": ("ssm_norm.weight",),
+    "mimo2": ("attn_sinks.weight",),
+    "step35": ("attn_q_norm.weight", "attn_k_norm.weight", "attn_gate.weight"),
 }
 """The same, of an architecture."""
 INSTEAD = {
     "attn_qkv": "attn_q",
+    "ffn_gate_inp": "ffn_gate_exps",
     "ffn_up_shexp": "ffn_down_shexp",
     "ffn_gate_up_exps": "ffn_up_exps",
 }

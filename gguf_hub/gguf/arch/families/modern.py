@@ -94,6 +94,18 @@ COHERE2MOE = Architecture(
            *DENSE, *SHARED, *NEXTN),
     ignores=(H.rope_freq_base_swa.name,),
 )  # fmt: skip
+MIMO2 = Architecture(
+    "mimo2",
+    may_have=("attn_sinks.weight", *CHOICE_BIAS),
+    has_value_lengths=True,
+    has_experts_by_tensors=True,
+    windows=Windows(0, is_plain=True, freq_base=10000.0),
+    router=Router("sigmoid", is_normalized=True),
+    varies={H.n_head.name: 1, H.n_head_kv.name: 1},
+    requires=(H.n_swa.name, H.swa_pattern.name),
+    reads=(EXPERT_WIDTH, H.n_embd_head_v.name, H.value_scale.name, *WINDOW, *GROUPS, *NEXTN),
+    ignores=(H.gating_func.name,),  # always a sigmoid
+)
 MAINCODER = Architecture(
     "maincoder", rope="norm", needs=(*NORMS, *HEAD_NORMS), has_norms_after_rope=True
 )

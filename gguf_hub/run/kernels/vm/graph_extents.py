@@ -43,9 +43,9 @@ def _add_rows(call: Call, x: int, y: int, width: int, factor: int, count: int) -
     yield Extent("f", y, width * call.count(count))
 
 
-def _sigmoid_scale(call: Call, y: int, gate: int, width: int, count: int) -> Extents:
-    yield Extent("f", y, width * call.count(count))
-    yield Extent("f", gate, call.count(count))
+def _sigmoid_scale(call: Call, y: int, gate: int, width: int, per_row: int, count: int) -> Extents:
+    yield Extent("f", y, width * per_row * call.count(count))
+    yield Extent("f", gate, per_row * call.count(count))
 
 
 def _two_rows(call: Call, x: int, y: int, width: int, count: int) -> Extents:

@@ -73,8 +73,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "scale_rows": ("x", "width", "factor", "count"),
     "add_rows": ("x", "y", "width", "factor", "count"),
     "soft_cap": ("x", "width", "cap", "count"),
-    # in place: rows y[t] times sigmoid(gate[t]); elements of y times sigmoid(gate)
-    "sigmoid_scale": ("y", "gate", "width", "count"),
+    # in place: parts of y[t] times the sigmoid of their gates; elements of y times sigmoid(gate)
+    "sigmoid_scale": ("y", "gate", "width", "per_row", "count"),
     "sigmoid_gate": ("y", "gate", "stride", "width", "per_row", "count"),
     "silu_gate": ("y", "gate", "stride", "width", "count"),
     # in place: elements of y times those of x
