@@ -227,6 +227,8 @@ def keys_of(recipe: Recipe) -> dict[str, Any]:
 
 
 def _field(value: Any) -> Field:
+    if isinstance(value, list) and isinstance(value[0], float):
+        return Field.of(np.array(value, np.float32))
     if isinstance(value, list):
         return Field.of(np.array(value, np.bool_ if isinstance(value[0], bool) else np.int32))
     return Field.of(value)

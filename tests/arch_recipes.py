@@ -125,6 +125,7 @@ _MOE_LAYER = f"attn_norm {ATTENTION} ffn_norm {EXPERTS}"
 _QK_MOE = f"attn_norm {ATTENTION} {HEAD_NORMS} ffn_norm {EXPERTS}"
 _AFMOE = f"{ATTN} {HEAD_NORMS} {POST_NORMS} attn_gate:D,Q"
 _COHERE = f"attn_norm {ATTENTION}"
+_STEP = f"{ATTN} {HEAD_NORMS} attn_gate:D,H"
 _MIMO = "attn_norm attn_qkv:D,QKE attn_output ffn_norm"
 _BAILING = f"attn_norm attn_qkv {HEAD_NORMS} attn_output ffn_norm"
 _NO_PRE_NORM = f"{ATTENTION} {FULL_NORMS} {FFN} {POST_NORMS}"
@@ -459,6 +460,17 @@ RECIPES: dict[str, Recipe] = {
         {**WIDE, **MOE, "rope.dimension_sections": [6, 5, 5, 0], "n_deepstack_layers": 0}, seed=8),
     "seed_oss": Recipe(
         "seed_oss", [f"attn_norm {ATTENTION} {BIASES} post_attention_norm {FFN}"] * 3, WIDE),
+    "step35": Recipe(
+        "step35",
+        [f"{_STEP} {FFN}", *[f"{_STEP} {EXPERTS} {SHARED} exp_probs_b.bias"] * 3,
+         f"{_STEP} {FFN} {MTP}"],
+        {**WIDE, **MOE, **WINDOW, **_SHARED_FF, "rope.freq_base_swa": 77.0,
+         "attention.head_count_kv": [1, 2, 2, 1, 2], "nextn_predict_layers": 1,
+         "attention.sliding_window_pattern": [_F, _T, _T, _F, _T],
+         "expert_weights_norm": True, "expert_weights_scale": 3.0,
+         "swiglu_clamp_exp": [0.0, 0.0, 0.5, 0.7, 0.0],
+         "swiglu_clamp_shexp": [0.0, 0.6, 0.0, 0.9, 0.0]},
+        f"{HEAD} rope_freqs", unused=MTP, seed=16),
     "smallthinker": Recipe(
         "smallthinker", [_MOE_LAYER] * 3, {**WIDE, **MOE, **WINDOW, **SIGMOID}, TIED,
         unused="attention.sliding_window", embedding=0.1, seed=22),

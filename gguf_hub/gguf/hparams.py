@@ -271,6 +271,13 @@ class HyperParameters:
         number = self.stated(hparam)
         return [default if number is None else number] * n_layer
 
+    def number_of(self, hparam: Number, i: int) -> float:
+        """Return what an array says of layer ``i``, or one number of all; 0 where it ends."""
+        value = self.metadata.raw(self.key(hparam))
+        if isinstance(value, np.ndarray):
+            value = value[i] if i < len(value) else 0
+        return float(value or 0)
+
     @property
     def n_vocab(self) -> int:
         """How many tokens a model has: as many as its vocabulary, or as ``vocab_size`` says.

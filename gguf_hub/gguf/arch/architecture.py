@@ -176,6 +176,7 @@ class Architecture:
         score_scale: Factor of the scores; None for the root of a head's length, inverted.
         defaults: Keys -> what they are where a file lacks them.
         varies: Keys that may hold another number for each layer -> the least that one may be.
+        arrays: Keys that hold a number for each layer, at least 0.
         requires: Keys that must be there, beyond those that every model has.
         reads: Keys that count, beyond those that count in every model.
         ignores: Keys that have no effect.
@@ -226,6 +227,7 @@ class Architecture:
     score_scale: Callable[[H], float] | None = None
     defaults: Mapping[str, Callable[[H], float]] = field(default_factory=dict)
     varies: Mapping[str, int] = field(default_factory=dict)
+    arrays: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     ignores: tuple[str, ...] = ()

@@ -65,6 +65,8 @@ class LayerGraph(LayerSizes):
         has_halves: Whether their halves are rotated, not neighbours.
         has_plain_norms: Whether they are normed without weights then.
         is_sparse: Whether most gates of the feed-forward network are 0.
+        swiglu_limit: What a network's SwiGLU is clamped to; 0 for no limit.
+        swiglu_limit_exp: The same of experts.
     """
 
     has_ffn: bool = True
@@ -73,6 +75,8 @@ class LayerGraph(LayerSizes):
     has_halves: bool = True
     has_plain_norms: bool = False
     is_sparse: bool = False
+    swiglu_limit: float = 0.0
+    swiglu_limit_exp: float = 0.0
 
 
 class Graph:
@@ -181,6 +185,8 @@ class Graph:
             has_halves=self._has_halves,
             has_plain_norms=has_plain_norms and has_rope,
             is_sparse=i < arch.n_layer_sparse,
+            swiglu_limit=h.number_of(H.swiglu_clamp_shexp, i) if arch.arrays else 0.0,
+            swiglu_limit_exp=h.number_of(H.swiglu_clamp_exp, i) if arch.arrays else 0.0,
             window=0 if is_chunk else length,
             chunk=length if is_chunk else 0,
         )

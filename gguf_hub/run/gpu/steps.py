@@ -156,6 +156,7 @@ STEPS: dict[str, Callable[[Step], list[Operation]]] = {
     "scale_pairs": _by_row(_pair_elements, _THREADS),
     "silu_mul": _by_row(_width, _THREADS),
     "gelu_mul": _by_row(_width, _THREADS),
+    "swiglu_clamp": _by_row(_width, _THREADS),
     "relu_mul": _by_row(_width, _THREADS),
     "swiglu_oai": _by_row(_width, _THREADS),
     "relu2": _by_row(_width, _THREADS),

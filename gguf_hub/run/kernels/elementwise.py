@@ -194,6 +194,19 @@ def gelu_mul(tid, nth, n, f, q, kv, w, gate, up, width, count):
         f[np.uintp(gate + i)] = gelu32(f[np.uintp(gate + i)]) * f[np.uintp(up + i)]
 
 
+def swiglu_clamp(tid, nth, n, f, q, kv, w, gate, up, width, limit, count):
+    """SwiGLU of which silu(gate) is limit at most, and up within -limit and limit (Step 3.5)."""
+    first, last = share(n[count] * width, tid, nth)
+    most = f[limit]
+    for i in range(first, last):
+        x, z = f[np.uintp(gate + i)], f[np.uintp(up + i)]
+        x = x / (np.float32(1) + exp32(-x))
+        x = most if x > most else x
+        z = most if z > most else z
+        z = -most if z < -most else z
+        f[np.uintp(gate + i)] = x * z
+
+
 def relu_mul(tid, nth, n, f, q, kv, w, gate, up, width, count):
     """ReGLU: max(gate, 0) * up (arXiv 2002.05202)."""
     first, last = share(n[count] * width, tid, nth)

@@ -14,6 +14,8 @@ _ACTIVATIONS = {"silu": "silu_mul", "gelu": "gelu_mul", "relu": "relu_mul", "rel
                 "swiglu_oai": "swiglu_oai"}  # fmt: skip
 _FUNCTIONS = {"chosen": 0, "softmax": 1, "sigmoid": 2}
 """Numbers of ``top_k_gate``; 3 is ``sigmoid``, chosen by logits."""
+_NO_LIMIT = 1e-6
+"""No SwiGLU is clamped to less, as in llama.cpp."""
 _SPARSITY = 1.6448533535003662
 """Standard deviations above the mean that a gate has to be to count: a twentieth of them are."""
 
@@ -85,14 +87,19 @@ class FeedForwardWriter(StepWriter):
         if layer.graph.is_sparse:
             self._add("sparsify", x=gate_rows.x, width=up.n_out,
                       factor=self._scalar(_SPARSITY), count=count)  # fmt: skip
-        self._activate(gate_rows, up_rows, [down], count)
+        self._activate(gate_rows, up_rows, [down], count, layer.graph.swiglu_limit)
         self._matmul(down, gate_rows, target, count=count, is_added=is_added, is_last=True)
         self._bias(vectors, names[2], target, down.n_out, count)
 
-    def _activate(self, gate: Activations, up: int, readers: list[Matrix], count: int) -> None:
+    def _activate(
+        self, gate: Activations, up: int, readers: list[Matrix], count: int, limit: float
+    ) -> None:
         """Compute the activation over the gate's rows, quantised for what reads them."""
         kernel = _ACTIVATIONS[self._config.arch.activation]
-        if kernel == "relu2":
+        if limit > _NO_LIMIT:
+            self._add("swiglu_clamp", gate=gate.x, up=up, width=gate.width,
+                      limit=self._scalar(limit), count=count)  # fmt: skip
+        elif kernel == "relu2":
             self._add(kernel, gate=gate.x, width=gate.width, count=count)
         else:
             self._add(kernel, gate=gate.x, up=up, width=gate.width, count=count)
@@ -152,7 +159,8 @@ class FeedForwardWriter(StepWriter):
             self._expert_matmul(experts[part], rows, y, pairs_per_x, is_last=part == "up")
         for part, y in places.items():
             self._expert_bias(vectors, part, y, own, stream)
-        self._activate(at.gate, at.up, list(down.matrices), stream.pairs)
+        limit = layer.graph.swiglu_limit_exp
+        self._activate(at.gate, at.up, list(down.matrices), stream.pairs, limit)
         self._expert_matmul(down, at.gate, at.expert_out, 1, is_last=True)
         if "ffn_down_exps.scale" in vectors:
             self._add("scale_by_expert", y=at.expert_out, scales=vectors["ffn_down_exps.scale"],

@@ -141,6 +141,8 @@ CASES = {
                                    {"width": 256, "per_row": 3}),
     "silu_mul": Case("silu_mul", gated, {"width": 37}, 2 * ULP),
     "gelu_mul": Case("gelu_mul", gated, {"width": 37}, 2 * ULP),
+    "swiglu_clamp": Case("swiglu_clamp", lambda t: {**gated(t), "limit": one(0.5)},
+                         {"width": 37}, 2 * ULP),
     "relu_mul": Case("relu_mul", gated, {"width": 37}),
     "swiglu_oai": Case("swiglu_oai", gated, {"width": 37}, 2 * ULP),
     "relu2": Case("relu2", lambda t: {"gate": floats(t, 37)}, {"width": 37}),

@@ -153,6 +153,10 @@ CASES: dict[str, tuple[str, dict[str, np.ndarray], dict[str, int], str, Callable
         lambda gate, up: gate * sigmoid(gate) * up),
     "gelu_mul": (
         "gelu_mul", {"gate": G, "up": X}, {"width": D}, "gate", lambda gate, up: gelu(gate) * up),
+    "swiglu_clamp": (
+        "swiglu_clamp", {"gate": G, "up": X, "limit": one(0.7)}, {"width": D}, "gate",
+        lambda gate, up, limit:
+            np.minimum(gate * sigmoid(gate), limit) * np.clip(up, -limit, limit)),
     "relu_mul": (
         "relu_mul", {"gate": G, "up": X}, {"width": D}, "gate",
         lambda gate, up: np.maximum(gate, 0) * up),

@@ -60,6 +60,7 @@ _OUTPUTS: dict[str, dict[str, str]] = {
     "encode_weighted": {"x": "updated"},
     "silu_mul": _ACTIVATION,
     "gelu_mul": _ACTIVATION,
+    "swiglu_clamp": _ACTIVATION,
     "relu_mul": _ACTIVATION,
     "swiglu_oai": _ACTIVATION,
     "relu2": _ACTIVATION,

@@ -53,6 +53,11 @@ def _two_rows(call: Call, x: int, y: int, width: int, count: int) -> Extents:
     yield Extent("f", y, width * call.count(count))
 
 
+def _swiglu_clamp(call: Call, gate: int, up: int, width: int, limit: int, count: int) -> Extents:
+    yield from _two_rows(call, gate, up, width, count)
+    yield Extent("f", limit, 1)
+
+
 def _relu2(call: Call, gate: int, width: int, count: int) -> Extents:
     yield Extent("f", gate, width * call.count(count))
 
@@ -254,6 +259,7 @@ GRAPH_EXTENTS: dict[str, Callable[..., Extents]] = {
     "scale_pairs": _scale_pairs,
     "silu_mul": _two_rows,
     "gelu_mul": _two_rows,
+    "swiglu_clamp": _swiglu_clamp,
     "relu_mul": _two_rows,
     "swiglu_oai": _two_rows,
     "relu2": _relu2,

@@ -155,6 +155,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     # SwiGLU, GEGLU, gpt-oss's clamped SwiGLU and squared ReLU, written over gate
     "silu_mul": ("gate", "up", "width", "count"),
     "gelu_mul": ("gate", "up", "width", "count"),
+    "swiglu_clamp": ("gate", "up", "width", "limit", "count"),
     "relu_mul": ("gate", "up", "width", "count"),
     "swiglu_oai": ("gate", "up", "width", "count"),
     "relu2": ("gate", "width", "count"),
