@@ -51,6 +51,7 @@ SHAPES = {
         ffn_gate_shexp ffn_up_shexp|D,Y  ffn_down_shexp|Y,D
         ssm_in|D,SI  ssm_conv1d|CK,C  ssm_conv1d.bias|C  ssm_dt.bias ssm_a|T  ssm_norm|S
         ssm_out|I,D  attn_gate|D,I  ssm_beta ssm_alpha|D,T  ssm_ba|D,2T
+        ssm_x|I,TS  ssm_dt|T,I  ssm_dt_norm|T  ssm_b_norm ssm_c_norm|S
         shortconv.conv|CC,D  shortconv.in_proj|D,3D  shortconv.out_proj|D,D  nextn.eh_proj|2D,D
     """.splitlines()
     for names, shape in (entry.split("|") for entry in re.split(r"\s{2,}", line.strip()) if entry)
@@ -162,9 +163,11 @@ def sizes(recipe: Recipe, layer: int) -> dict[str, int]:
     x = key("expert_feed_forward_length", key("feed_forward_length"))
     inner, state, groups = (key(f"ssm.{n}") for n in ("inner_size", "state_size", "group_count"))
     return {
-        "1": 1, "D": N_EMBD, "V": N_VOCAB, "H": h, "HK": key("attention.head_count_kv"),
-        "d": d, "e": e, "Q": h * d,
-        "O": h * e, "KV": kv, "QKV": h * d + 2 * kv, "N": d - rotated, "R": rotated // 2,
+        "TS": key("ssm.time_step_rank") + 2 * state, "1": 1, "D": N_EMBD, "V": N_VOCAB, "H": h,
+        "HK": key("attention.head_count_kv"),
+        "d": d, "e": e, "Q": h * d, "O": h * e, "KV": kv, "QKV": h * d + 2 * kv,
+        "QKE": h * d + kv + key("attention.head_count_kv") * e,
+        "N": d - rotated, "R": rotated // 2,
         "NE": h * (d - rotated + e), "LQ": key("attention.q_lora_rank"),
         "LK": key("attention.kv_lora_rank"), "LR": key("attention.kv_lora_rank") + rotated,
         "F": key("feed_forward_length"), "HF": key("feed_forward_length") // 2, "X": x,

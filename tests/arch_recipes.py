@@ -27,6 +27,11 @@ MAMBA2 = (
     "attn_norm ssm_in ssm_conv1d ssm_conv1d.bias ssm_dt.bias ssm_a:1,T ssm_d:1,T "
     "ssm_norm:J,G ssm_out"
 )
+MAMBA1 = (
+    "attn_norm ssm_in:D,2I ssm_conv1d:CK,I ssm_conv1d.bias:I ssm_x ssm_dt ssm_dt.bias:I ssm_a:S,I "
+    "ssm_d:I ssm_out"
+)
+RATE_NORMS = "ssm_dt_norm ssm_b_norm ssm_c_norm"
 DELTA_NET = (
     "attn_norm attn_qkv:D,C attn_gate ssm_conv1d ssm_dt.bias ssm_a ssm_norm ssm_out "
     "post_attention_norm"
@@ -52,6 +57,10 @@ SCALES = {"embedding_scale": 1.7, "residual_scale": 0.6, "attention.scale": 0.3,
 SSM = {
     "ssm.conv_kernel": 4, "ssm.state_size": 16, "ssm.group_count": 2, "ssm.time_step_rank": 8,
     "ssm.inner_size": 128,
+}  # fmt: skip
+SSM1 = {name: value for name, value in SSM.items() if name != "ssm.group_count"}
+NO_HEADS = {
+    "attention.head_count": 0, "attention.head_count_kv": None, "feed_forward_length": 0,
 }  # fmt: skip
 DELTA = {
     **SSM, "ssm.time_step_rank": 4, "ssm.inner_size": 64, "full_attention_interval": 4,
@@ -93,6 +102,8 @@ _MOE_LAYER = f"attn_norm {ATTENTION} ffn_norm {EXPERTS}"
 _QK_MOE = f"attn_norm {ATTENTION} {HEAD_NORMS} ffn_norm {EXPERTS}"
 _AFMOE = f"{ATTN} {HEAD_NORMS} {POST_NORMS} attn_gate:D,Q"
 _COHERE = f"attn_norm {ATTENTION}"
+_STEP = f"{ATTN} {HEAD_NORMS} attn_gate:D,H"
+_MIMO = "attn_norm attn_qkv:D,QKE attn_output ffn_norm"
 _BAILING = f"attn_norm attn_qkv {HEAD_NORMS} attn_output ffn_norm"
 _NO_PRE_NORM = f"{ATTENTION} {FULL_NORMS} {FFN} {POST_NORMS}"
 _EXAONE = f"{ATTENTION} {HEAD_NORMS} {FFN} {POST_NORMS}"
@@ -316,15 +327,30 @@ RECIPES: dict[str, Recipe] = {
         "llama4", [DENSE, f"{_MOE_LAYER} {SHARED}"] * 2,
         {**WIDE, **MOE, "expert_count": 128, "expert_used_count": 1,
          "interleave_moe_layer_step": 2}, seed=12),
+    "jamba": Recipe(
+        "jamba",
+        [f"{MAMBA1} {RATE_NORMS} ffn_norm {FFN}", f"{MAMBA1} {RATE_NORMS} ffn_norm {EXPERTS}",
+         DENSE, f"{MAMBA1} {RATE_NORMS} ffn_norm {EXPERTS}"],
+        {**SSM1, **NARROW_MOE, "attention.head_count_kv": [0, 0, 2, 0]}, unused=_NO_ROPE, seed=7),
+    "mamba": Recipe("mamba", [MAMBA1] * 3, {**SSM1, **NO_HEADS}, TIED, unused=_NO_ROPE),
+    "mamba-normed": Recipe(  # as of Falcon Mamba
+        "mamba", [MAMBA1] * 3, {**SSM1, **NO_HEADS, "ssm.dt_b_c_rms": True}, unused=_NO_ROPE),
     "mamba2": Recipe(
         "mamba2", [MAMBA2] * 3,
-        {**SSM, "attention.head_count": 0, "attention.head_count_kv": None,
-         "feed_forward_length": 0}, TIED, unused=_NO_ROPE),
+        {**SSM, **NO_HEADS}, TIED, unused=_NO_ROPE),
     "maincoder": Recipe("maincoder", [_QWEN3] * 3, WIDE, TIED),
     "mellum": Recipe(
         "mellum", [_QK_MOE] * 5,
         {**WIDE, **MOE, **WINDOW, **yarn(4.0, 64), "rope.freq_base_swa": 77.0},
         unused="rope.freq_base_swa", seed=7),
+    "mimo2": Recipe(
+        "mimo2",
+        [f"{_MIMO} {FFN}", *[f"{_MIMO} attn_sinks {EXPERTS} exp_probs_b.bias"] * 3,
+         f"{_MIMO} {FFN} {MTP}"],
+        {**MOE, **WINDOW, "attention.key_length": 32, "attention.value_length": 16,
+         "rope.dimension_count": 12, "rope.freq_base_swa": 77.0, "attention.value_scale": 0.7,
+         "attention.head_count_kv": [1, 2, 2, 1, 2], "nextn_predict_layers": 1,
+         "attention.sliding_window_pattern": [_F, _T, _T, _F, _T]}, unused=MTP, seed=11),
     "minicpm": Recipe("minicpm", [DENSE] * 3, WIDE, TIED, embedding=0.2),
     "minimax-m2": Recipe(
         "minimax-m2", [f"{_MOE_LAYER} {FULL_NORMS} exp_probs_b.bias"] * 3,
@@ -411,6 +437,17 @@ RECIPES: dict[str, Recipe] = {
         {**WIDE, **MOE, "rope.dimension_sections": [6, 5, 5, 0], "n_deepstack_layers": 0}, seed=8),
     "seed_oss": Recipe(
         "seed_oss", [f"attn_norm {ATTENTION} {BIASES} post_attention_norm {FFN}"] * 3, WIDE),
+    "step35": Recipe(
+        "step35",
+        [f"{_STEP} {FFN}", *[f"{_STEP} {EXPERTS} {SHARED} exp_probs_b.bias"] * 3,
+         f"{_STEP} {FFN} {MTP}"],
+        {**WIDE, **MOE, **WINDOW, **_SHARED_FF, "rope.freq_base_swa": 77.0,
+         "attention.head_count_kv": [1, 2, 2, 1, 2], "nextn_predict_layers": 1,
+         "attention.sliding_window_pattern": [_F, _T, _T, _F, _T],
+         "expert_weights_norm": True, "expert_weights_scale": 3.0,
+         "swiglu_clamp_exp": [0.0, 0.0, 0.5, 0.7, 0.0],
+         "swiglu_clamp_shexp": [0.0, 0.6, 0.0, 0.9, 0.0]},
+        f"{HEAD} rope_freqs", unused=MTP, seed=16),
     "smallthinker": Recipe(
         "smallthinker", [_MOE_LAYER] * 3, {**WIDE, **MOE, **WINDOW, **SIGMOID}, TIED,
         unused="attention.sliding_window", embedding=0.1, seed=22),

@@ -216,6 +216,10 @@ class HyperParameters:
         """Tell whether the file has a key."""
         return self.key(hparam) in self.metadata
 
+    def has_tensor(self, name: str) -> bool:
+        """Tell whether the file has a tensor."""
+        return name in self._tensors
+
     def get(self, hparam: HyperParameter[T], default: T | None = None) -> T:
         """Return a value, or another default than the usual one.
 
@@ -300,6 +304,13 @@ class HyperParameters:
             return [float(number) for number in value[:n_layer]]
         return [first] * n_layer
 
+    def number_of(self, hparam: Number, i: int) -> float:
+        """Return what an array says of layer ``i``, or one number of all; 0 where it ends."""
+        value = self.metadata.raw(self.key(hparam))
+        if isinstance(value, np.ndarray):
+            value = value[i] if i < len(value) else 0
+        return float(value or 0)
+
     @property
     def n_vocab(self) -> int:
         """How many tokens a model has: as many as its vocabulary, or as ``vocab_size`` says.
@@ -345,6 +356,7 @@ class CacheHyperParameters(HyperParameters):
     ssm_d_state = WholeNumber("ssm.state_size", 0)
     ssm_n_group = WholeNumber("ssm.group_count", 0)
     ssm_dt_rank = WholeNumber("ssm.time_step_rank", 0)
+    has_ssm_dt_b_c_rms = Flag("ssm.dt_b_c_rms", False)
     n_shortconv_l_cache = WholeNumber("shortconv.l_cache", 0)
     kda_head_dim = WholeNumber("kda.head_dim", 0)
     wkv_head_size = WholeNumber("wkv.head_size", 0)
@@ -361,6 +373,9 @@ class GraphHyperParameters(CacheHyperParameters):
     residual_scale = Number("residual_scale", 0.0)
     attention_scale = Number("attention.scale", 0.0)
     logit_scale = Number("logit_scale", 0.0)
+    value_scale = Number("attention.value_scale", 0.0)
+    swiglu_clamp_exp = Number("swiglu_clamp_exp", 0.0)
+    swiglu_clamp_shexp = Number("swiglu_clamp_shexp", 0.0)
     temperature_scale = Number("attention.temperature_scale", 0.0)
     clamp_kqv = Number("attention.clamp_kqv", 0.0, least=0)
     max_alibi_bias = Number("attention.max_alibi_bias", 0.0, least=0)

@@ -192,6 +192,8 @@ def _key_obstacles(
 
 def _key_problem(arch: Architecture, name: str, field: Field) -> str:
     """Return what is wrong with a key's value; empty for nothing."""
+    if name in arch.arrays:
+        return _numbers_problem(field)
     if name in arch.reads:
         return _value_problem(GRAPH_HPARAMS[name], field)
     if name == H.n_expert.name and arch.router is None:
@@ -250,6 +252,15 @@ def _array_problem(least: int, field: Field) -> str:
         if number is None or not least <= number <= MAX_UINT:
             return f"holds {value}, expected whole numbers >= {least}"
     return ""
+
+
+def _numbers_problem(field: Field) -> str:
+    """Return what is wrong with numbers of layers, which may be any from 0; empty for nothing."""
+    values = np.atleast_1d(np.asarray(field.value))
+    if values.ndim != 1 or values.dtype.kind not in "iuf":
+        return f"is {field.type_name}, expected numbers"
+    wrong = [value for value in values if not (np.isfinite(value) and value >= 0)]
+    return f"holds {wrong[0]}, expected finite numbers >= 0" if wrong else ""
 
 
 def _is_one_of(field: Field, values: tuple[Any, ...]) -> bool:

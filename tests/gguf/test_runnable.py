@@ -204,7 +204,7 @@ def test_a_size_is_one_whole_number(name: str, value: Any) -> None:
     assert any(text.startswith(f"key `llama.{name}` is ") for text in found)
 
 
-@pytest.mark.parametrize("name", ["mamba", "", ["llama"], np.array([1, 2], np.int32), 7])
+@pytest.mark.parametrize("name", ["rwkv7", "", ["llama"], np.array([1, 2], np.int32), 7])
 def test_another_architecture_is_named_and_nothing_else(name: Any) -> None:
     shown = name if isinstance(name, str) else ""
     says = f"architecture `{shown}` is not one that runs here"

@@ -91,6 +91,7 @@ class States:
             have heads of keys and values.
         is_tiled: Head h of a delta net reads keys h % n, not those of its block of heads.
         is_beside_attention: Every layer has a state and attends, and adds both.
+        has_rate_norms: What a Mamba's scan is steered by is normed.
         has_joint_rates: One matrix has a delta net's two rates, for each head of keys by itself.
     """
 
@@ -98,6 +99,7 @@ class States:
     period: int = 0
     is_tiled: bool = False
     is_beside_attention: bool = False
+    has_rate_norms: bool = False
     has_joint_rates: bool = False
 
 
@@ -129,6 +131,9 @@ class Architecture:
             are multiplied with its sigmoid.
         has_result_gates: ``attn_gate`` makes gates of what a layer reads; results of attention are
             multiplied with their sigmoids.
+        has_head_gates: So they may be with one gate for each head.
+        has_value_lengths: Heads of values have a length of their own.
+        rotates_half: Where no window is, half as much of a head is rotated as a key says.
         is_one_part: A layer is attention, a state or a feed-forward network, not two of these.
         may_lack_parts: A layer may have no attention, or a matrix in its place where it has heads
             of queries alone, or no feed-forward network.
@@ -149,7 +154,8 @@ class Architecture:
         has_norms_after_rope: They come after the rotation.
         has_plain_norms: Rotated heads of q and k are normed without weights.
         n_expert_unnormed: But not where there are so many experts.
-        has_value_norms: Heads of v are normed without weights; v may be what k was before its norm.
+        has_value_norms: Heads of v are normed without weights.
+        may_share_values: v may be what k was before its norm.
         has_latents: Keys and values are made of one latent vector that all heads share (multi-head
             latent attention, arXiv 2405.04434, section 2.1); so may queries be, of another.
         yarn_scales_scores: Where there is a log multiplier, YaRN's factor is one on scores alone,
@@ -157,6 +163,7 @@ class Architecture:
         has_altup: The residual stream is one of several, of which a layer computes one and corrects
             the others (alternating updates, arXiv 2301.13310); what attention adds has a low-rank
             part beside it (arXiv 2411.07501).
+        has_experts_by_tensors: A layer has experts where it has a router's tensor; no key tells.
         n_layer_sparse: So many first layers let a twentieth of the gates pass.
         has_dense_beside: Layers with experts have a dense network, too, each with norms of its own
             before and after, and the router has one.
@@ -181,6 +188,7 @@ class Architecture:
         score_scale: Factor of the scores; None for the root of a head's length, inverted.
         defaults: Keys -> what they are where a file lacks them.
         varies: Keys that may hold another number for each layer -> the least that one may be.
+        arrays: Keys that hold a number for each layer, at least 0.
         requires: Keys that must be there, beyond those that every model has.
         reads: Keys that count, beyond those that count in every model.
         ignores: Keys that have no effect.
@@ -191,6 +199,9 @@ class Architecture:
     states: States | None = None
     has_query_gates: bool = False
     has_result_gates: bool = False
+    has_head_gates: bool = False
+    has_value_lengths: bool = False
+    rotates_half: bool = False
     is_one_part: bool = False
     may_lack_parts: bool = False
     output_norm: str = "output_norm"
@@ -210,9 +221,11 @@ class Architecture:
     has_plain_norms: bool = False
     n_expert_unnormed: int | None = None
     has_value_norms: bool = False
+    may_share_values: bool = False
     has_latents: bool = False
     yarn_scales_scores: bool = False
     has_altup: bool = False
+    has_experts_by_tensors: bool = False
     n_layer_sparse: int = 0
     has_dense_beside: bool = False
     has_layer_norm: bool = False
@@ -233,6 +246,7 @@ class Architecture:
     score_scale: Callable[[H], float] | None = None
     defaults: Mapping[str, Callable[[H], float]] = field(default_factory=dict)
     varies: Mapping[str, int] = field(default_factory=dict)
+    arrays: tuple[str, ...] = ()
     requires: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     ignores: tuple[str, ...] = ()

@@ -65,6 +65,8 @@ class LayerGraph(LayerSizes):
         has_plain_norms: Whether they are normed without weights then.
         is_sparse: Whether most gates of the feed-forward network are 0.
         is_linear: Whether a matrix stands for attention.
+        swiglu_limit: What a network's SwiGLU is clamped to; 0 for no limit.
+        swiglu_limit_exp: The same of experts.
     """
 
     has_ffn: bool = True
@@ -74,6 +76,8 @@ class LayerGraph(LayerSizes):
     has_plain_norms: bool = False
     is_sparse: bool = False
     is_linear: bool = False
+    swiglu_limit: float = 0.0
+    swiglu_limit_exp: float = 0.0
 
 
 class Graph:
@@ -188,7 +192,7 @@ class Graph:
             head_dim=h.head_dim_swa if is_other else h.head_dim,
             n_embd_head_v=self._n_embd_head_v(is_other),
             n_embd_head_out=latents.n_value if latents and latents.is_absorbed else 0,
-            n_attn_gate=n_head * h.head_dim if arch.has_result_gates else 0,
+            n_attn_gate=self._n_attn_gate(i, n_head),
             n_ff=n_ff,
             n_back_kv=self._n_back_kv(i, is_windowed),
             state=state,
@@ -199,12 +203,23 @@ class Graph:
             has_halves=self._has_halves,
             has_plain_norms=has_plain_norms and has_rope,
             is_sparse=i < arch.n_layer_sparse,
+            swiglu_limit=h.number_of(H.swiglu_clamp_shexp, i) if arch.arrays else 0.0,
+            swiglu_limit_exp=h.number_of(H.swiglu_clamp_exp, i) if arch.arrays else 0.0,
             window=0 if is_chunk else length,
             chunk=length if is_chunk else 0,
         )
 
+    def _n_attn_gate(self, i: int, n_head: int) -> int:
+        """Return how many gates the result of a layer's attention has: of elements or of heads."""
+        is_there = self.hparams.has_tensor(f"blk.{i}.attn_gate.weight")
+        if self.arch.has_head_gates and is_there:
+            return n_head
+        return n_head * self.hparams.head_dim if self.arch.has_result_gates else 0
+
     def _has_experts(self, i: int) -> bool:
         arch, h = self.arch, self.hparams
+        if arch.has_experts_by_tensors:
+            return bool(h.n_expert) and h.has_tensor(f"blk.{i}.ffn_gate_inp.weight")
         step = h.moe_step if H.moe_step.name in arch.reads else 1
         first = self._read(H.n_dense_lead)
         return bool(h.n_expert) and i >= first and step > 0 and (i + 1) % step == 0
@@ -218,7 +233,8 @@ class Graph:
         h = self.hparams
         if is_other:
             return h.n_embd_head_v_swa
-        return h.n_embd_head_v if self.arch.has_latents else h.head_dim
+        has_own = self.arch.has_latents or self.arch.has_value_lengths
+        return h.n_embd_head_v if has_own else h.head_dim
 
     @cached_property
     def latents(self) -> Latents | None:
@@ -388,8 +404,8 @@ class Graph:
         """Yield the tensors of a layer, without ``blk.N.``."""
         layer, b, h = self.layer(i), f"blk.{i}.", self.hparams
         if layer.n_head_kv and self.latents:
-            for name, shape in latent_matrices(self.latents, h.n_embd, layer.n_head):
-                yield TensorSpec(name, shape)
+            matrices = latent_matrices(self.latents, h.n_embd, layer.n_head)
+            yield from (TensorSpec(*each) for each in matrices)
         elif layer.n_head_kv:
             yield from self._attention(layer, b, there)
         elif layer.is_linear:
@@ -418,20 +434,20 @@ class Graph:
                 yield TensorSpec(name, shape, is_vector)
 
     def _attention(self, layer: LayerGraph, b: str, there: Tensors) -> Iterator[TensorSpec]:
-        d, n_kv = self.hparams.n_embd, layer.n_embd_k
+        d, n_kv, n_v = self.hparams.n_embd, layer.n_embd_k, layer.n_embd_v
         n_q = layer.n_embd_q * (1 + self.arch.has_query_gates)
         has_own = not layer.n_back_kv
         if has_own and f"{b}attn_qkv.weight" in there:
-            yield TensorSpec("attn_qkv.weight", (d, n_q + 2 * n_kv))
+            yield TensorSpec("attn_qkv.weight", (d, n_q + n_kv + n_v))
         else:
             yield TensorSpec("attn_q.weight", (d, n_q))
             if has_own:
                 yield TensorSpec("attn_k.weight", (d, n_kv))
-            if has_own and not (self.arch.has_value_norms and f"{b}attn_v.weight" not in there):
-                yield TensorSpec("attn_v.weight", (d, n_kv))
+            if has_own and not (self.arch.may_share_values and f"{b}attn_v.weight" not in there):
+                yield TensorSpec("attn_v.weight", (d, n_v))
         if layer.n_attn_gate:
             yield TensorSpec("attn_gate.weight", (d, layer.n_attn_gate))
-        yield TensorSpec("attn_output.weight", (layer.n_embd_q, d))
+        yield TensorSpec("attn_output.weight", (layer.n_head * layer.n_embd_head_v, d))
 
     def _dense(self, suffix: str, width: int) -> Iterator[TensorSpec]:
         d, is_fused = self.hparams.n_embd, self.arch.has_fused_gate
@@ -476,8 +492,8 @@ class Graph:
         if arch.has_own_norms:
             heads = [(layer.head_dim, n) for n in (layer.n_head, layer.n_head_kv)]
         shapes: dict[str, Shape] = dict.fromkeys(arch.needs + arch.may_have + BIASES, (d,)) | {
-            "attn_q.bias": (n_gated,), "attn_k.bias": (n_kv,), "attn_v.bias": (n_kv,),
-            "attn_qkv.bias": (n_gated + 2 * n_kv,),
+            "attn_q.bias": (n_gated,), "attn_k.bias": (n_kv,), "attn_v.bias": (layer.n_embd_v,),
+            "attn_qkv.bias": (n_gated + n_kv + layer.n_embd_v,),
             "attn_q_norm.weight": heads[0], "attn_k_norm.weight": heads[1],
             "attn_sinks.weight": (layer.n_head,),
             "ffn_gate.bias": (n_ff,), "ffn_up.bias": (n_ff * (1 + arch.has_fused_gate),),

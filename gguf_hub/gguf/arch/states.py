@@ -29,6 +29,8 @@ def state_sizes(arch: Architecture, h: H) -> StateSizes | None:
     if arch.states.kind == "short_conv":
         _require(h, H.n_shortconv_l_cache.name, h.n_shortconv_l_cache > 0, "1 or more")
         return StateSizes("short_conv", h.n_shortconv_l_cache, h.n_embd, h.n_embd)
+    if arch.states.kind == "mamba":
+        return _mamba_sizes(h)
     n_head, n_group, inner, n_state = h.ssm_dt_rank, h.ssm_n_group, h.ssm_d_inner, h.ssm_d_state
     _require(h, H.ssm_d_conv.name, h.ssm_d_conv > 0, "1 or more")
     _require(h, H.ssm_dt_rank.name, n_head > 0, "1 or more")
@@ -44,6 +46,14 @@ def state_sizes(arch: Architecture, h: H) -> StateSizes | None:
         arch.states.kind, h.ssm_d_conv, inner + 2 * n_group * n_state, inner, n_head, n_group,
         head_dim, n_state,
     )  # fmt: skip
+
+
+def _mamba_sizes(h: H) -> StateSizes:
+    for hparam in (H.ssm_d_conv, H.ssm_d_inner, H.ssm_d_state, H.ssm_dt_rank):
+        _require(h, hparam.name, h.get(hparam) > 0, "1 or more")
+    inner = h.ssm_d_inner
+    return StateSizes("mamba", h.ssm_d_conv, inner, inner, inner, 1, 1, h.ssm_d_state,
+                      h.ssm_dt_rank)  # fmt: skip
 
 
 def _require(h: H, name: str, condition: bool, expected: str) -> None:
@@ -91,7 +101,7 @@ class StateLayers:
         optional = {"ssm_conv1d.bias"}
         if self._arch.states and self._arch.states.is_beside_attention:
             optional.add("ssm_norm.weight")
-        for name, shape in _vectors(sizes).items():
+        for name, shape in _vectors(self._arch, sizes).items():
             if name not in optional or f"{b}{name}" in there:
                 yield name, shape, True
 
@@ -111,9 +121,12 @@ def _matrices(arch: Architecture, d: int, s: StateSizes) -> Iterator[tuple[str, 
         yield "shortconv.in_proj.weight", (d, s.n_in)
         yield "shortconv.out_proj.weight", (s.n_inner, d)
         return
-    if s.kind == "mamba2":
+    if s.kind in ("mamba", "mamba2"):
         yield "ssm_in.weight", (d, s.n_in)
-    else:
+    if s.kind == "mamba":
+        yield "ssm_x.weight", (s.n_inner, s.n_rank + 2 * s.n_state)
+        yield "ssm_dt.weight", (s.n_rank, s.n_inner)
+    if s.kind == "delta_net":
         yield "attn_qkv.weight", (d, s.n_in)
         yield "attn_gate.weight", (d, s.n_inner)
         if arch.states and arch.states.has_joint_rates:
@@ -124,7 +137,7 @@ def _matrices(arch: Architecture, d: int, s: StateSizes) -> Iterator[tuple[str, 
     yield "ssm_out.weight", (s.n_inner, d)
 
 
-def _vectors(s: StateSizes) -> dict[str, Shape]:
+def _vectors(arch: Architecture, s: StateSizes) -> dict[str, Shape]:
     """Return the vectors that a layer with a state may have, without ``blk.N.``."""
     kernel = (s.n_taps, s.n_channels)
     if s.kind == "short_conv":
@@ -132,6 +145,13 @@ def _vectors(s: StateSizes) -> dict[str, Shape]:
     shared = {"ssm_conv1d.weight": kernel, "ssm_dt.bias": (s.n_head,)}
     if s.kind == "delta_net":
         return {**shared, "ssm_a": (s.n_head,), "ssm_norm.weight": (s.head_dim,)}
+    if s.kind == "mamba":
+        norms: dict[str, Shape] = {"ssm_dt_norm.weight": (s.n_rank,)}
+        norms |= dict.fromkeys(("ssm_b_norm.weight", "ssm_c_norm.weight"), (s.n_state,))
+        return {
+            **shared, "ssm_conv1d.bias": (s.n_channels,), "ssm_a": (s.n_state, s.n_inner),
+            "ssm_d": (s.n_inner,), **(norms if arch.states and arch.states.has_rate_norms else {}),
+        }  # fmt: skip
     return {
         **shared, "ssm_conv1d.bias": (s.n_channels,), "ssm_a": (1, s.n_head),
         "ssm_d": (1, s.n_head), "ssm_norm.weight": (s.n_inner // s.n_group, s.n_group),

@@ -262,9 +262,24 @@ class MemoryLayout:
         )
         n_gate, n_rate = (max((s.n_gates[i] for s in states), default=0) for i in range(2))
         self.state_in = self._take("f", "projected for a state [T, n_in]", t * n_in)
-        self.convolved = self._take("f", "convolved [T, C]", t * n_convolved)
+        ranks = [s for s in states if s.n_rank]
+        if ranks:
+            self._lay_out_mamba(ranks[0], t)
+        else:
+            self.convolved = self._take("f", "convolved [T, C]", t * n_convolved)
         self.state_gate = self._take("f", "gates of what a state gives [T, n_inner]", t * n_gate)
         self.state_rates = self._take("f", "rates of a state's heads [T, 2 H]", t * n_rate)
+
+    def _lay_out_mamba(self, sizes: StateSizes, t: int) -> None:
+        """Take what Mamba's channels are scanned by."""
+        width, n_state, n_rank = sizes.n_channels, sizes.n_state, sizes.n_rank
+        self.scan_in = self._activations("convolved [T, C]", t, width)
+        self.convolved = self.scan_in.x
+        self.scan_mixed = self._take("f", "what a scan is steered by", t * (n_rank + 2 * n_state))
+        self.scan_rank = self._activations("rates before they are spread", t, n_rank)
+        self.scan_rates = self._take("f", "rates of channels [T, C]", t * width)
+        self.scan_b = self._take("f", "what enters a state [T, n_state]", t * n_state)
+        self.scan_c = self._take("f", "what is read of a state [T, n_state]", t * n_state)
 
     def _lay_out_latents(self, sizes: Latents, n_head: int, t: int) -> None:
         """Take what queries, keys and values are made of."""
@@ -311,6 +326,7 @@ class MemoryLayout:
         widths = {width for sizes in layers for width in (*sizes.n_embd_results, sizes.n_ff)}
         if model.latents:
             widths |= {model.latents.n_lora_q, model.latents.n_lora_kv, model.latents.n_plain}
+        widths |= {sizes.state.n_rank for sizes in layers if sizes.state}
         widths |= {model.n_embd, model.n_embd_moe, model.n_ff, model.n_ff_of_experts}
         packed = tile_bytes(max(*widths, model.n_ff_shexp))
         partial = partial_floats(max(limits.n_batch, limits.n_outputs))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-StateKind = Literal["short_conv", "mamba2", "delta_net"]
-"""A short convolution; Mamba-2's scan; the gated delta rule, both behind a convolution."""
+StateKind = Literal["short_conv", "mamba", "mamba2", "delta_net"]
+"""A short convolution; Mamba, Mamba-2 and the gated delta rule, all behind a convolution."""
 
 _ALIGN = 64  # elements: cache lines are shared with nothing else
 N_CHECKPOINTS = 4
@@ -26,6 +26,7 @@ class StateSizes:
         n_group: Heads or groups of heads that what they share is computed for.
         head_dim: Numbers of a head's result.
         n_state: Rows of a head's state, ``head_dim`` numbers each.
+        n_rank: Numbers that the rates of a Mamba's channels are made of; else 0.
     """
 
     kind: StateKind
@@ -36,12 +37,15 @@ class StateSizes:
     n_group: int = 0
     head_dim: int = 0
     n_state: int = 0
+    n_rank: int = 0
 
     @property
     def n_in(self) -> int:
         """Numbers that a token is projected to at once."""
         if self.kind == "short_conv":
             return 3 * self.n_inner
+        if self.kind == "mamba":
+            return 2 * self.n_inner
         return self.n_channels + (self.n_inner + self.n_head) * (self.kind == "mamba2")
 
     @property

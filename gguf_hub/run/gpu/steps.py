@@ -73,6 +73,16 @@ def _causal_conv(step: Step) -> list[Operation]:
     ]
 
 
+def _mamba_scan(step: Step) -> list[Operation]:
+    """Scan channels, a thread each, from a call's first token to its last."""
+    groups = fold(-(-step.named["width"] // _THREADS))
+
+    def grid(header: Header) -> Grid:
+        return groups if header[N_TOKENS] else (0, 0, 0)
+
+    return [Operation(module("mamba_scan.wgsl", ARGUMENTS["mamba_scan"]), step.arguments, grid)]
+
+
 def _scan(rows: str) -> Callable[[Step], list[Operation]]:
     """Return the lowering of a scan; ``rows`` is the argument that counts those of its state."""
 
@@ -125,7 +135,7 @@ STEPS: dict[str, Callable[[Step], list[Operation]]] = {
     "add_rows": _by_row(_width, _THREADS),
     "soft_cap": _by_row(_width, _THREADS),
     "clamp_rows": _by_row(_width, _THREADS),
-    "sigmoid_scale": _by_row(_width, _THREADS),
+    "sigmoid_scale": _by_row(_part_elements, _THREADS),
     "sigmoid_gate": _by_row(_part_elements, _THREADS),
     "silu_gate": _by_row(_width, _THREADS),
     "mul_rows": _by_row(_width, _THREADS),
@@ -141,11 +151,13 @@ STEPS: dict[str, Callable[[Step], list[Operation]]] = {
     "attention": attention,
     "causal_conv": _causal_conv,
     "mamba2_scan": _scan("n_state"),
+    "mamba_scan": _mamba_scan,
     "delta_scan": _scan("head_dim"),
     "top_k_gate": _top_k_gate,
     "scale_pairs": _by_row(_pair_elements, _THREADS),
     "silu_mul": _by_row(_width, _THREADS),
     "gelu_mul": _by_row(_width, _THREADS),
+    "swiglu_clamp": _by_row(_width, _THREADS),
     "relu_mul": _by_row(_width, _THREADS),
     "swiglu_oai": _by_row(_width, _THREADS),
     "relu2": _by_row(_width, _THREADS),

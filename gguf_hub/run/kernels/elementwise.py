@@ -102,9 +102,9 @@ def clamp_rows(tid, nth, n, f, q, kv, w, x, width, cap, count):
         f[np.uintp(x + i)] = -f[cap] if value < -f[cap] else value
 
 
-def sigmoid_scale(tid, nth, n, f, q, kv, w, y, gate, width, count):
-    """Multiply each row with the sigmoid of its gate."""
-    first, last = share(n[count], tid, nth)
+def sigmoid_scale(tid, nth, n, f, q, kv, w, y, gate, width, per_row, count):
+    """Multiply each part of a row with the sigmoid of its gate."""
+    first, last = share(n[count] * per_row, tid, nth)
     for t in range(first, last):
         factor = sigmoid32(f[gate + t])
         for i in range(width):
@@ -207,6 +207,19 @@ def gelu_mul(tid, nth, n, f, q, kv, w, gate, up, width, count):
     first, last = share(n[count] * width, tid, nth)
     for i in range(first, last):
         f[np.uintp(gate + i)] = gelu32(f[np.uintp(gate + i)]) * f[np.uintp(up + i)]
+
+
+def swiglu_clamp(tid, nth, n, f, q, kv, w, gate, up, width, limit, count):
+    """SwiGLU of which silu(gate) is limit at most, and up within -limit and limit (Step 3.5)."""
+    first, last = share(n[count] * width, tid, nth)
+    most = f[limit]
+    for i in range(first, last):
+        x, z = f[np.uintp(gate + i)], f[np.uintp(up + i)]
+        x = x / (np.float32(1) + exp32(-x))
+        x = most if x > most else x
+        z = most if z > most else z
+        z = -most if z < -most else z
+        f[np.uintp(gate + i)] = x * z
 
 
 def relu_mul(tid, nth, n, f, q, kv, w, gate, up, width, count):

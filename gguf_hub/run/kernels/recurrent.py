@@ -169,6 +169,38 @@ def mamba2_scan(
                         f[np.uintp(out + i)] += value * outof
 
 
+def mamba_scan(
+    tid, nth, n, f, q, kv, w, x, dt, dt_bias, b, c, a, d, state, state_stride, width, n_state, y,
+):  # fmt: skip
+    """Scan channels: s = e**(dt a) s + dt x b, y = s c + d x, with dt = softplus(dt + bias).
+
+    x, dt and y are [T, C], b and c are [T, n_state], a and a state are [n_state, C]; what dt makes
+    is left in dt. Source: arXiv 2312.00752, section 3, one token after another.
+    """
+    first, last = share(width, tid, nth)
+    for number in range(n[N_SEQUENCES]):
+        t0, tokens, position, slot, _ = sequence(n, number)
+        s = state + state_stride * slot
+        if position == 0:
+            for k in range(n_state):
+                _clear(f, s + width * k + first, last - first)
+        for t in range(t0, t0 + tokens):
+            row, pace, out = x + width * t, dt + width * t, y + width * t
+            for i in range(first, last):
+                total = f[np.uintp(pace + i)] + f[np.uintp(dt_bias + i)]
+                f[np.uintp(pace + i)] = np.float32(_softplus(total))
+                f[np.uintp(out + i)] = f[np.uintp(d + i)] * f[np.uintp(row + i)]
+            for k in range(n_state):
+                at, rate = s + width * k, a + width * k
+                into, outof = f[b + n_state * t + k], f[c + n_state * t + k]
+                for i in range(first, last):
+                    decay = exp32(f[np.uintp(pace + i)] * f[np.uintp(rate + i)])
+                    new = f[np.uintp(pace + i)] * f[np.uintp(row + i)] * into
+                    value = f[np.uintp(at + i)] * decay + new
+                    f[np.uintp(at + i)] = value
+                    f[np.uintp(out + i)] += value * outof
+
+
 @register_jitable
 def _delta_token(f, s, n, width, key, query, value, out, decay, beta, scale):
     """Update ``width`` columns of a head's state by one token, and read them."""

@@ -17,8 +17,8 @@ from gguf_hub.run.model.rope import RopeConfig
 from gguf_hub.run.model.steps import Stream
 from gguf_hub.run.model.weights import ONES, SLOPES, Layer
 
-_OUTPUTS = {"": "attn_output", "short_conv": "shortconv.out_proj", "mamba2": "ssm_out",
-            "delta_net": "ssm_out"}  # fmt: skip
+_OUTPUTS = {"": "attn_output", "short_conv": "shortconv.out_proj", "mamba": "ssm_out",
+            "mamba2": "ssm_out", "delta_net": "ssm_out"}  # fmt: skip
 """What projects the result of attention, or of a state in its place."""
 
 
@@ -51,7 +51,7 @@ class AttentionWriter(LatentWriter):
         factors = found.get("", found.get("long" if is_long else "short"))
         with np.errstate(all="ignore"):  # checked below
             if factors is not None and has_factors:
-                exact = exact / factors
+                exact = exact / factors[: len(exact)]
             rounded = exact.astype(np.float32)
         if not np.isfinite(rounded).all():
             raise UnsupportedGgufError(
@@ -189,9 +189,15 @@ class AttentionWriter(LatentWriter):
             sinks=sinks or 0, has_sinks=sinks is not None, slopes=vectors.get(SLOPES, 0),
             has_slopes=SLOPES in vectors, **self._cache(layer, own),
         )  # fmt: skip
-        if g.n_attn_gate:
+        if g.n_attn_gate == g.n_head:
+            self._add("sigmoid_scale", y=at.attn_out.x, gate=at.attn_gates, width=g.n_embd_head_v,
+                      per_row=g.n_head, count=N_TOKENS)  # fmt: skip
+        elif g.n_attn_gate:
             self._add("sigmoid_gate", y=at.attn_out.x, gate=at.attn_gates, stride=g.n_attn_gate,
                       width=g.n_attn_gate, per_row=1, count=N_TOKENS)  # fmt: skip
+        if c.value_scale != 1:
+            self._add("scale_rows", x=at.attn_out.x, width=g.n_embd_attn,
+                      factor=self._scalar(c.value_scale), count=N_TOKENS)  # fmt: skip
         if c.has_query_gates:
             self._add("sigmoid_gate", y=at.attn_out.x, gate=at.gated_queries + g.head_dim,
                       stride=2 * g.head_dim, width=g.head_dim, per_row=g.n_head,

@@ -69,6 +69,8 @@ class ModelConfig(ModelSizes):
         score_cap: Soft cap of scores; 0 for none.
         logit_scale: Factor of the logits.
         logit_cap: Soft cap of logits; 0 for none.
+        value_scale: Factor of attention's results.
+        norms_rates: Whether what a Mamba's scan is steered by is normed without weights.
     """
 
     name: str
@@ -90,6 +92,8 @@ class ModelConfig(ModelSizes):
     score_cap: float = 0.0
     logit_scale: float = 1.0
     logit_cap: float = 0.0
+    value_scale: float = 1.0
+    norms_rates: bool = False
 
     @property
     def has_states(self) -> bool:
@@ -144,6 +148,7 @@ def read_config(graph: Graph) -> ModelConfig:
         else 0.0,
         router=_router(graph),
         temperature=_temperature(graph),
+        norms_rates=H.has_ssm_dt_b_c_rms.name in arch.reads and hparams.has_ssm_dt_b_c_rms,
         **graph.sizes(),
         **_scales(graph),
     )
@@ -167,6 +172,7 @@ def _scales(graph: Graph) -> dict[str, Any]:
         "score_cap": graph.value(H.score_cap.name),
         "logit_scale": 1 / logit_scale if arch.divides_logits else logit_scale,
         "logit_cap": graph.value(H.logit_cap.name),
+        "value_scale": graph.value(H.value_scale.name) or 1.0,
     }
 
 
@@ -205,7 +211,8 @@ def _temperature(graph: Graph) -> Temperature | None:
 
 def _rope(graph: Graph) -> RopeConfig:
     h = graph.hparams
-    alpha, n_rot = graph.value(H.rope_alpha.name), h.n_rot
+    alpha = graph.value(H.rope_alpha.name)
+    n_rot = h.n_rot // 2 if graph.arch.rotates_half else h.n_rot
     log_multiplier = graph.value(H.yarn_log_multiplier.name)
     if graph.arch.has_latents:
         log_multiplier *= _LATENT_LOG
@@ -287,7 +294,8 @@ def _head_problems(config: ModelConfig, layer: LayerGraph) -> Iterator[str]:
     """Yield what cannot be of a layer's attention."""
     if not layer.n_head or layer.n_head % layer.n_head_kv:
         yield f"{layer.n_head} heads cannot share {layer.n_head_kv} key/value heads"
-    if layer.head_dim != layer.n_embd_head_v and not config.latents:
+    may_differ = config.latents or config.arch.has_value_lengths
+    if layer.head_dim != layer.n_embd_head_v and not may_differ:
         yield (
             f"heads of keys have a length of {layer.head_dim}, those of values one of "
             f"{layer.n_embd_head_v}: expected the same"

@@ -15,6 +15,8 @@ _ACTIVATIONS = {"silu": "silu_mul", "gelu": "gelu_mul", "relu": "relu_mul",
                 "xielu": "xielu"}  # fmt: skip
 _FUNCTIONS = {"chosen": 0, "softmax": 1, "sigmoid": 2}
 """Numbers of ``top_k_gate``; 3 is ``sigmoid``, chosen by logits."""
+_NO_LIMIT = 1e-6
+"""No SwiGLU is clamped to less, as in llama.cpp."""
 _SPARSITY = 1.6448533535003662
 """Standard deviations above the mean that a gate has to be to count: a twentieth of them are."""
 
@@ -88,7 +90,7 @@ class FeedForwardWriter(StepWriter):
                       factor=self._scalar(_SPARSITY), count=count)  # fmt: skip
         numbers = {"a": vectors[XIELU]} if XIELU in vectors else {}
         self._activate(gate_rows, up_rows, [] if "ffn_sub_norm.weight" in vectors else [down],
-                       count, **numbers)  # fmt: skip
+                       count, layer.graph.swiglu_limit, **numbers)  # fmt: skip
         if "ffn_sub_norm.weight" in vectors:
             x, width = gate_rows.x, gate_rows.width
             self._norm(vectors, "ffn_sub_norm.weight", x, x, width, count)
@@ -97,12 +99,16 @@ class FeedForwardWriter(StepWriter):
         self._bias(vectors, names[2], target, down.n_out, count)
 
     def _activate(
-        self, gate: Activations, up: int, readers: list[Matrix], count: int, **numbers: int
-    ) -> None:
+        self, gate: Activations, up: int, readers: list[Matrix], count: int, limit: float,
+        **numbers: int,
+    ) -> None:  # fmt: skip
         """Compute the activation over the gate's rows, quantised for what reads them."""
         kernel = _ACTIVATIONS[self._config.arch.activation]
-        if not self._config.arch.is_gated:
-            self._add(kernel, is_last=True, gate=gate.x, width=gate.width, count=count, **numbers)
+        if limit > _NO_LIMIT:
+            self._add("swiglu_clamp", gate=gate.x, up=up, width=gate.width,
+                      limit=self._scalar(limit), count=count)  # fmt: skip
+        elif not self._config.arch.is_gated:
+            self._add(kernel, gate=gate.x, width=gate.width, count=count, **numbers)
         else:
             self._add(kernel, gate=gate.x, up=up, width=gate.width, count=count)
         self._quantize(gate, readers, count)
@@ -161,7 +167,8 @@ class FeedForwardWriter(StepWriter):
             self._expert_matmul(experts[part], rows, y, pairs_per_x, is_last=part == "up")
         for part, y in places.items():
             self._expert_bias(vectors, part, y, own, stream)
-        self._activate(at.gate, at.up, list(down.matrices), stream.pairs)
+        limit = layer.graph.swiglu_limit_exp
+        self._activate(at.gate, at.up, list(down.matrices), stream.pairs, limit)
         self._expert_matmul(down, at.gate, at.expert_out, 1, is_last=True)
         if "ffn_down_exps.scale" in vectors:
             self._add("scale_by_expert", y=at.expert_out, scales=vectors["ffn_down_exps.scale"],
@@ -240,7 +247,7 @@ class FeedForwardWriter(StepWriter):
         self._dense(layer, "_shexp", vectors, source, rows, at.shared_out, stream.count,
                     is_added=False)  # fmt: skip
         self._add("sigmoid_scale", y=at.shared_out, gate=at.shared_weight, width=c.n_embd,
-                  count=stream.count)  # fmt: skip
+                  per_row=1, count=stream.count)  # fmt: skip
         self._add("add_rows", x=target, y=at.shared_out, width=c.n_embd, factor=self._scalar(1.0),
                   count=stream.count)  # fmt: skip
 

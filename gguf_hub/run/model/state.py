@@ -11,11 +11,11 @@ from gguf_hub.gguf.memory.layout import Activations, LayerOffsets
 from gguf_hub.gguf.memory.states import StateSizes, state_stride
 from gguf_hub.run.kernels.vm.ops import N_TOKENS
 from gguf_hub.run.model.steps import StepWriter
-from gguf_hub.run.model.weights import Layer
+from gguf_hub.run.model.weights import ONES, Layer
 
 
 class StateWriter(StepWriter):
-    """Writes short convolutions, Mamba-2 and gated delta nets."""
+    """Writes short convolutions, both versions of Mamba, and gated delta nets."""
 
     def _carry_on(
         self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int],
@@ -28,7 +28,7 @@ class StateWriter(StepWriter):
         source = source or self._normed(vectors, "attn_norm.weight", self._at.residual, N_TOKENS)
         sizes = layer.graph.state
         assert sizes is not None
-        write = {"short_conv": self._short_conv, "mamba2": self._mamba2,
+        write = {"short_conv": self._short_conv, "mamba": self._mamba, "mamba2": self._mamba2,
                  "delta_net": self._delta_net}[sizes.kind]  # fmt: skip
         write(layer, own, vectors, source, sizes)
         return source
@@ -65,6 +65,36 @@ class StateWriter(StepWriter):
         self._convolve(own, vectors, sizes, "shortconv.conv", x=b, y=at.attn_out.x)
         self._add("mul_rows", y=at.attn_out.x, y_stride=d, x=c, x_stride=3 * d, width=d,
                   count=N_TOKENS)  # fmt: skip
+
+    def _mamba(
+        self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], source: Activations,
+        sizes: StateSizes,
+    ) -> None:  # fmt: skip
+        at, inner, y, m = self._at, sizes.n_inner, self._at.attn_out.x, layer.matrices
+        x, z = at.state_in, at.state_in + inner  # of each row
+        self._project_from(layer, source, {"ssm_in": x})
+        self._convolve(own, vectors, sizes, "ssm_conv1d", x=x, y=at.scan_in.x)
+        self._quantize(at.scan_in, [m["ssm_x"]], N_TOKENS)
+        self._matmul(m["ssm_x"], at.scan_in, at.scan_mixed, is_last=True)
+        first, n_mixed = at.scan_mixed, sizes.n_rank + 2 * sizes.n_state
+        parts = {"dt": (at.scan_rank.x, sizes.n_rank), "b": (at.scan_b, sizes.n_state),
+                 "c": (at.scan_c, sizes.n_state)}  # fmt: skip
+        for part, (to, width) in parts.items():
+            self._add("copy_parts", x=first, x_stride=n_mixed, x_step=0, y=to, y_stride=width,
+                      y_step=0, width=width, per_row=1, count=N_TOKENS)  # fmt: skip
+            name = ONES if self._config.norms_rates else f"ssm_{part}_norm.weight"
+            if name in vectors:
+                self._norm(vectors, name, to, to, width, N_TOKENS)
+            first += width
+        self._quantize(at.scan_rank, [m["ssm_dt"]], N_TOKENS)
+        self._matmul(m["ssm_dt"], at.scan_rank, at.scan_rates, is_last=True)
+        self._add(
+            "mamba_scan", x=at.scan_in.x, dt=at.scan_rates, dt_bias=vectors["ssm_dt.bias"],
+            b=at.scan_b, c=at.scan_c, a=vectors["ssm_a"], d=vectors["ssm_d"],
+            state=own.scan_state, state_stride=state_stride(sizes.scan_elements), width=inner,
+            n_state=sizes.n_state, y=y,
+        )  # fmt: skip
+        self._add("silu_gate", y=y, gate=z, stride=sizes.n_in, width=inner, count=N_TOKENS)
 
     def _mamba2(
         self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], source: Activations,

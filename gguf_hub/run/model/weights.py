@@ -294,9 +294,9 @@ class _WeightReader:
     def _layer(self, i: int) -> Layer:
         b, c, graph = f"blk.{i}.", self._config, self._config.layers[i]
         vectors = {name: self._tensors.floats(b + name) for name in self._vectors.get(b, [])}
-        for name in vectors.keys() & set(CONV_KERNELS):  # one row of channels for each tap
-            n_taps = self._shapes[b + name][0]
-            vectors[name] = np.ascontiguousarray(vectors[name].reshape(-1, n_taps).T).ravel()
+        for name in vectors.keys() & {*CONV_KERNELS, "ssm_a"}:  # a row of channels for each tap
+            n_rows = self._shapes[b + name][0]
+            vectors[name] = np.ascontiguousarray(vectors[name].reshape(-1, n_rows).T).ravel()
         matrices = {
             name.removesuffix(".weight"): self._matrix(b + name)
             for name in self._matrices.get(b, [])
@@ -343,7 +343,8 @@ class _WeightReader:
     ) -> None:
         """Replace what holds q, k and v, or gate and up, by its parts."""
         n_q, n_kv = graph.n_embd_q * (1 + self._config.has_query_gates), graph.n_embd_k
-        starts = {"attn_q": (0, n_q), "attn_k": (n_q, n_kv), "attn_v": (n_q + n_kv, n_kv)}
+        values = (n_q + n_kv, graph.n_embd_v)
+        starts = {"attn_q": (0, n_q), "attn_k": (n_q, n_kv), "attn_v": values}
         fused = matrices.pop("attn_qkv", None) if graph.n_head_kv else None
         if fused:
             matrices |= {name: fused.part(*at) for name, at in starts.items()}
@@ -373,8 +374,10 @@ class _WeightReader:
             for name in [name for name in vectors if "norm" in name and name.endswith(".weight")]:
                 zeros = np.zeros_like(vectors[name])
                 vectors.setdefault(name.replace(".weight", ".bias"), zeros)
-        if arch.has_plain_norms or arch.has_value_norms:
-            vectors[ONES] = np.ones(self._config.head_dim, np.float32)
+        if arch.has_plain_norms or arch.has_value_norms or self._config.norms_rates:
+            states = [layer.state for layer in self._config.layers if layer.state]
+            widths = (n for state in states for n in (state.n_rank, state.n_state))
+            vectors[ONES] = np.ones(max([self._config.head_dim, *widths]), np.float32)
         return vectors
 
 

@@ -137,15 +137,15 @@ def test_roles_in_a_dense_model() -> None:
 
 
 def test_another_architecture_is_judged_but_does_not_run(tmp_path: Path) -> None:
-    fields = {"general.architecture": Field.of("mamba")}
+    fields = {"general.architecture": Field.of("rwkv7")}
     fields |= {
-        key.replace("llama.", "mamba."): field
+        key.replace("llama.", "rwkv7."): field
         for key, field in metadata(TINY).items()
         if key.startswith("llama.")
     }
     facts = facts_of_file(write_mixtral(tmp_path / "m.gguf", TINY, fields=fields))
-    assert facts.architecture == "mamba"
-    assert facts.unrunnable == "architecture `mamba` is not one that runs here"
+    assert facts.architecture == "rwkv7"
+    assert facts.unrunnable == "architecture `rwkv7` is not one that runs here"
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,10 @@ CASES = {
     "clamp_rows": Case("clamp_rows", lambda t: {"x": floats(t, 37), "cap": one(0.7)},
                        {"width": 37}),
     "sigmoid_scale": Case("sigmoid_scale", lambda t: {"y": floats(t, 37), "gate":
-                          floats(t, spread=30)}, {"width": 37}, 2 * ULP),
+                          floats(t, spread=30)}, {"width": 37, "per_row": 1}, 2 * ULP),
+    "sigmoid_scale of heads": Case(
+        "sigmoid_scale", lambda t: {"y": floats(t, 3, 11), "gate": floats(t, 3, spread=30)},
+        {"width": 11, "per_row": 3}, 2 * ULP),
     "sigmoid_gate": Case(
         "sigmoid_gate", lambda t: {"y": floats(t, 3, 11), "gate": floats(t, 3, 24, spread=30)},
         {"stride": 24, "width": 11, "per_row": 3}, 2 * ULP),
@@ -145,6 +148,8 @@ CASES = {
                                    {"width": 256, "per_row": 3}),
     "silu_mul": Case("silu_mul", gated, {"width": 37}, 2 * ULP),
     "gelu_mul": Case("gelu_mul", gated, {"width": 37}, 2 * ULP),
+    "swiglu_clamp": Case("swiglu_clamp", lambda t: {**gated(t), "limit": one(0.5)},
+                         {"width": 37}, 2 * ULP),
     "relu_mul": Case("relu_mul", gated, {"width": 37}),
     "swiglu_oai": Case("swiglu_oai", gated, {"width": 37}, 2 * ULP),
     "relu2": Case("relu2", lambda t: {"gate": floats(t, 37)}, {"width": 37}),

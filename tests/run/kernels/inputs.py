@@ -91,6 +91,15 @@ def mamba(heads: int, groups: int, head_dim: int, n_state: int) -> StateStep:
     return StateStep("mamba2_scan", rows, shared, state, heads * head_dim, numbers)
 
 
+def mamba1(width: int, n_state: int) -> StateStep:
+    """Return a scan of Mamba's first version."""
+    rows = {"x": (width, 1.0), "dt": (width, 4.0), "b": (n_state, 1.0), "c": (n_state, 1.0)}
+    shared = {"dt_bias": floats(width), "a": -np.exp(floats(n_state, width, seed=1)),
+              "d": floats(width, seed=2)}  # fmt: skip
+    numbers = {"width": width, "n_state": n_state}
+    return StateStep("mamba_scan", rows, shared, (n_state, width), width, numbers)
+
+
 def convolution(width: int, stride: int, taps: int, *, is_silu: int, has_bias: int) -> StateStep:
     """Return a causal convolution of the first channels of rows."""
     shared = {"taps": floats(taps, width)} | ({"bias": floats(width)} if has_bias else {})
@@ -106,6 +115,8 @@ STATE_STEPS = {
     "a convolution longer than the text": convolution(5, 6, 11, is_silu=1, has_bias=0),
     "mamba2": mamba(6, 2, 5, 9),
     "mamba2, vectors": mamba(4, 1, 64, 16),
+    "mamba": mamba1(37, 5),
+    "mamba, vectors": mamba1(300, 16),
     "delta net, in blocks": delta(2, 4, 10, (2, 4, 8), 0),
     "delta net, tiled": delta(2, 6, 10, (6, 6, 6), 1),
     "delta net, columns": delta(1, 2, 70, (2, 2, 3), 1),

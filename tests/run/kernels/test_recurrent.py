@@ -51,6 +51,18 @@ def scanned(
     return y.reshape(len(x), inner), state
 
 
+def scanned_by_channel(
+    x: np.ndarray, dt: np.ndarray, dt_bias: np.ndarray, b: np.ndarray, c: np.ndarray,
+    a: np.ndarray, d: np.ndarray, state: np.ndarray, **_: Any,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    y = np.empty_like(x)
+    for t in range(len(x)):
+        pace = np.logaddexp(0, dt[t] + dt_bias)
+        state = state * np.exp(pace * a) + (pace * x[t]) * b[t][:, None]
+        y[t] = c[t] @ state + d * x[t]
+    return y, state
+
+
 def corrected(
     x: np.ndarray, beta: np.ndarray, alpha: np.ndarray, dt_bias: np.ndarray, a: np.ndarray,
     state: np.ndarray, *, n_head_k: int, group: int, group_stride: int, is_tiled: int, **_: Any,
@@ -70,7 +82,8 @@ def corrected(
     return y.reshape(len(x), -1), state
 
 
-EXPECTED = {"causal_conv": convolved, "mamba2_scan": scanned, "delta_scan": corrected}
+EXPECTED = {"causal_conv": convolved, "mamba2_scan": scanned,
+            "mamba_scan": scanned_by_channel, "delta_scan": corrected}  # fmt: skip
 
 
 def computed(

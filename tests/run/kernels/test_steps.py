@@ -123,8 +123,11 @@ CASES: dict[str, tuple[str, dict[str, np.ndarray], dict[str, int], str, Callable
         "clamp_rows", {"x": X, "cap": one(0.7)}, {"width": D}, "x",
         lambda x, cap: np.clip(x, -cap, cap)),
     "sigmoid_scale": (
-        "sigmoid_scale", {"y": X, "gate": G[:, 0].copy()}, {"width": D}, "y",
+        "sigmoid_scale", {"y": X, "gate": G[:, 0].copy()}, {"width": D, "per_row": 1}, "y",
         lambda y, gate: y * sigmoid(gate)[:, None]),
+    "sigmoid_scale of heads": (
+        "sigmoid_scale", {"y": HEADS, "gate": floats(T, 3)}, {"width": D, "per_row": 3}, "y",
+        lambda y, gate: y * sigmoid(gate)[..., None]),
     "sigmoid_gate": (
         "sigmoid_gate", {"y": X, "gate": G}, {"width": D, "stride": D, "per_row": 1}, "y",
         lambda y, gate: y * sigmoid(gate)),
@@ -159,6 +162,10 @@ CASES: dict[str, tuple[str, dict[str, np.ndarray], dict[str, int], str, Callable
         lambda gate, up: gate * sigmoid(gate) * up),
     "gelu_mul": (
         "gelu_mul", {"gate": G, "up": X}, {"width": D}, "gate", lambda gate, up: gelu(gate) * up),
+    "swiglu_clamp": (
+        "swiglu_clamp", {"gate": G, "up": X, "limit": one(0.7)}, {"width": D}, "gate",
+        lambda gate, up, limit:
+            np.minimum(gate * sigmoid(gate), limit) * np.clip(up, -limit, limit)),
     "relu_mul": (
         "relu_mul", {"gate": G, "up": X}, {"width": D}, "gate",
         lambda gate, up: np.maximum(gate, 0) * up),

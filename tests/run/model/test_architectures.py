@@ -67,10 +67,14 @@ OPTIONAL_OF = {
     "falcon": ("attn_norm_2.weight", "attn_norm_2.bias"),
     "stablelm": ("attn_q_norm.weight", "attn_k_norm.weight"),
     "mpt": ("attn_norm.bias", "ffn_norm.bias", "output_norm.bias"),
+    "falcon-h1": ("ssm_norm.weight",),
+    "mimo2": ("attn_sinks.weight",),
+    "step35": ("attn_q_norm.weight", "attn_k_norm.weight", "attn_gate.weight"),
 }
 """The same, of an architecture."""
 INSTEAD = {
     "attn_qkv": "attn_q",
+    "ffn_gate_inp": "ffn_gate_exps",
     "ffn_up_shexp": "ffn_down_shexp",
     "ffn_gate_up_exps": "ffn_up_exps",
 }

@@ -53,7 +53,7 @@ def test_what_old_files_leave_out_has_the_defaults_of_llama() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"general.architecture": "mamba"}, "architecture `mamba` is not one that runs here"),
+        ({"general.architecture": "rwkv7"}, "architecture `rwkv7` is not one that runs here"),
         ({"llama.block_count": None}, "metadata has no `llama.block_count`"),
         ({"llama.block_count": 0}, "expected an integer >= 1, found 0"),
         ({"llama.block_count": "many"}, "expected an integer >= 1, found 'many'"),

@@ -166,10 +166,10 @@ def test_no_space_is_found_out_before_anything_is_written(
 
 
 def test_unknown_architectures_have_no_mix_but_may_be_pure(tmp_path: Path) -> None:
-    fields = metadata(DENSE) | {"general.architecture": Field.of("mamba")}
+    fields = metadata(DENSE) | {"general.architecture": Field.of("rwkv7")}
     array = np.ones((2, 256), np.float32)
     source = small_file(tmp_path / "in.gguf", fields, array, "blk.0.ssm_in.weight")
-    with pytest.raises(UnsupportedGgufError, match="architecture `mamba`") as error:
+    with pytest.raises(UnsupportedGgufError, match="architecture `rwkv7`") as error:
         plan_quantize(source, FileType.Q4_K_M)
     assert "--pure" in (error.value.hint or "")
     assert (

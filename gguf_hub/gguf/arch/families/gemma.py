@@ -67,6 +67,7 @@ GEMMA4 = Architecture(
            "pre_ffw_norm_2.weight", "post_ffw_norm_1.weight", "post_ffw_norm_2.weight"),
     may_have=("layer_output_scale.weight", "ffn_down_exps.scale"),
     has_value_norms=True,
+    may_share_values=True,
     has_dense_beside=True,
     activation="gelu",
     scales_embeddings=True,

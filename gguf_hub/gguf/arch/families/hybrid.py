@@ -45,6 +45,27 @@ GRANITEHYBRID = Architecture(
     requires=SSM,
     reads=(H.rope_finetuned.name, *SCALES, *SHARED, *SSM),
 )
+_SCAN = tuple(name for name in SSM if name != H.ssm_n_group.name)
+MAMBA = Architecture(
+    "mamba",
+    rope=None,
+    is_one_part=True,
+    needs=("attn_norm.weight",),
+    states=States("mamba"),
+    varies={**SOME_ATTEND, H.n_ff.name: 0},
+    requires=_SCAN,
+    reads=(*_SCAN, H.has_ssm_dt_b_c_rms.name),
+)
+JAMBA = Architecture(
+    "jamba",
+    rope=None,
+    states=States("mamba", has_rate_norms=True),
+    has_experts_by_tensors=True,
+    router=Router(),
+    varies=SOME_ATTEND,
+    requires=_SCAN,
+    reads=_SCAN,
+)
 MAMBA2 = Architecture(
     "mamba2",
     rope=None,

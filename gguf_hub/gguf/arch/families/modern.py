@@ -94,6 +94,33 @@ COHERE2MOE = Architecture(
            *DENSE, *SHARED, *NEXTN),
     ignores=(H.rope_freq_base_swa.name,),
 )  # fmt: skip
+STEP35 = Architecture(
+    "step35",
+    has_head_gates=True,
+    rotates_half=True,
+    may_have=(*HEAD_NORMS, *CHOICE_BIAS),
+    has_experts_by_tensors=True,
+    windows=Windows(0, is_plain=True, freq_base=10000.0, has_own_heads=True),
+    router=Router("sigmoid"),
+    varies={H.n_head.name: 1, H.n_head_kv.name: 1},
+    arrays=(H.swiglu_clamp_exp.name, H.swiglu_clamp_shexp.name),
+    requires=(H.n_swa.name, H.swa_pattern.name),
+    reads=(EXPERT_WIDTH, H.head_dim_swa.name, H.n_embd_head_v_swa.name, H.n_rot_swa.name, *WINDOW,
+           *CHOICE, *GROUPS, *SHARED, *NEXTN),
+    ignores=(*DENSE, H.moe_step.name),  # experts are where there is a router
+)  # fmt: skip
+MIMO2 = Architecture(
+    "mimo2",
+    may_have=("attn_sinks.weight", *CHOICE_BIAS),
+    has_value_lengths=True,
+    has_experts_by_tensors=True,
+    windows=Windows(0, is_plain=True, freq_base=10000.0),
+    router=Router("sigmoid", is_normalized=True),
+    varies={H.n_head.name: 1, H.n_head_kv.name: 1},
+    requires=(H.n_swa.name, H.swa_pattern.name),
+    reads=(EXPERT_WIDTH, H.n_embd_head_v.name, H.value_scale.name, *WINDOW, *GROUPS, *NEXTN),
+    ignores=(H.gating_func.name,),  # always a sigmoid
+)
 MAINCODER = Architecture(
     "maincoder", rope="norm", needs=(*NORMS, *HEAD_NORMS), has_norms_after_rope=True
 )

@@ -48,6 +48,7 @@ _OUTPUTS: dict[str, dict[str, str]] = {
     "attention": {"y": "written"},
     "causal_conv": {"y": "written", "state": "updated"},
     "mamba2_scan": {"y": "written", "state": "updated"},
+    "mamba_scan": {"y": "written", "state": "updated", "dt": "updated"},
     "delta_scan": {"y": "written", "state": "updated"},
     "top_k_gate": {
         "logits": "updated", "expert_ids": "written", "weights": "written",
@@ -61,6 +62,7 @@ _OUTPUTS: dict[str, dict[str, str]] = {
     "encode_weighted": {"x": "updated"},
     "silu_mul": _ACTIVATION,
     "gelu_mul": _ACTIVATION,
+    "swiglu_clamp": _ACTIVATION,
     "relu_mul": _ACTIVATION,
     "swiglu_oai": _ACTIVATION,
     "relu2": _ACTIVATION,

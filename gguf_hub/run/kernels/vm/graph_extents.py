@@ -46,14 +46,19 @@ def _add_rows(call: Call, x: int, y: int, width: int, factor: int, count: int) -
     yield Extent("f", y, width * call.count(count))
 
 
-def _sigmoid_scale(call: Call, y: int, gate: int, width: int, count: int) -> Extents:
-    yield Extent("f", y, width * call.count(count))
-    yield Extent("f", gate, call.count(count))
+def _sigmoid_scale(call: Call, y: int, gate: int, width: int, per_row: int, count: int) -> Extents:
+    yield Extent("f", y, width * per_row * call.count(count))
+    yield Extent("f", gate, per_row * call.count(count))
 
 
 def _two_rows(call: Call, x: int, y: int, width: int, count: int) -> Extents:
     yield Extent("f", x, width * call.count(count))
     yield Extent("f", y, width * call.count(count))
+
+
+def _swiglu_clamp(call: Call, gate: int, up: int, width: int, limit: int, count: int) -> Extents:
+    yield from _two_rows(call, gate, up, width, count)
+    yield Extent("f", limit, 1)
 
 
 def _in_place(call: Call, gate: int, width: int, count: int) -> Extents:
@@ -264,6 +269,7 @@ GRAPH_EXTENTS: dict[str, Callable[..., Extents]] = {
     "scale_pairs": _scale_pairs,
     "silu_mul": _two_rows,
     "gelu_mul": _two_rows,
+    "swiglu_clamp": _swiglu_clamp,
     "relu_mul": _two_rows,
     "swiglu_oai": _two_rows,
     "relu2": _in_place,

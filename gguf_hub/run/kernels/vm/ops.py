@@ -79,8 +79,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "add_rows": ("x", "y", "width", "factor", "count"),
     "soft_cap": ("x", "width", "cap", "count"),
     "clamp_rows": ("x", "width", "cap", "count"),
-    # in place: rows y[t] times sigmoid(gate[t]); elements of y times sigmoid(gate)
-    "sigmoid_scale": ("y", "gate", "width", "count"),
+    # in place: parts of y[t] times the sigmoid of their gates; elements of y times sigmoid(gate)
+    "sigmoid_scale": ("y", "gate", "width", "per_row", "count"),
     "sigmoid_gate": ("y", "gate", "stride", "width", "per_row", "count"),
     "silu_gate": ("y", "gate", "stride", "width", "count"),
     # in place: elements of y times those of x
@@ -130,6 +130,9 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
         "x", "dt", "dt_stride", "dt_bias", "a", "d", "state", "state_stride", "n_head", "n_group",
         "head_dim", "n_state", "y",
     ),
+    "mamba_scan": (
+        "x", "dt", "dt_bias", "b", "c", "a", "d", "state", "state_stride", "width", "n_state", "y",
+    ),
     "delta_scan": (
         "x", "beta", "alpha", "stride", "group", "group_stride", "dt_bias", "a", "state",
         "state_stride", "n_head_k", "n_head", "head_dim", "is_tiled", "y",
@@ -159,6 +162,7 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     # are the four numbers of the last one
     "silu_mul": ("gate", "up", "width", "count"),
     "gelu_mul": ("gate", "up", "width", "count"),
+    "swiglu_clamp": ("gate", "up", "width", "limit", "count"),
     "relu_mul": ("gate", "up", "width", "count"),
     "swiglu_oai": ("gate", "up", "width", "count"),
     "relu2": ("gate", "width", "count"),

@@ -84,6 +84,21 @@ def _mamba2_scan(
     yield Extent("f", y, inner * tokens)
 
 
+def _mamba_scan(
+    call: Call, x: int, dt: int, dt_bias: int, b: int, c: int, a: int, d: int, state: int,
+    state_stride: int, width: int, n_state: int, y: int,
+) -> Extents:  # fmt: skip
+    tokens = call.span.n_tokens
+    for each in (x, dt, y):
+        yield Extent("f", each, width * tokens)
+    for each in (b, c):
+        yield Extent("f", each, n_state * tokens)
+    for each in (dt_bias, d):
+        yield Extent("f", each, width)
+    yield Extent("f", a, width * n_state)
+    yield from _states(call, state, state_stride, width * n_state)
+
+
 def _delta_scan(
     call: Call, x: int, beta: int, alpha: int, stride: int, group: int, group_stride: int,
     dt_bias: int, a: int, state: int, state_stride: int, n_head_k: int, n_head: int,
@@ -110,6 +125,7 @@ STATE_EXTENTS: dict[str, Callable[..., Extents]] = {
     "l2_norm": _l2_norm,
     "causal_conv": _causal_conv,
     "mamba2_scan": _mamba2_scan,
+    "mamba_scan": _mamba_scan,
     "delta_scan": _delta_scan,
 }
 """Step -> what it can touch."""
