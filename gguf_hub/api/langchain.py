@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gguf_hub.api.llama import Llama, LlamaValueError
-from gguf_hub.run.generation.pooling import Pooling, pool
+from gguf_hub.run.generation.pooling import EUCLIDEAN, NO_NORM, Pooling, pool
 
 try:
     from langchain_core.callbacks import CallbackManagerForLLMRun
@@ -266,8 +266,11 @@ class GgufEmbeddings(_Settings, Embeddings):
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of one text."""
         found = np.asarray(self.client.embed(text), np.float32)
+        if self.client.pooling_type() == Pooling.RANK:
+            assert self.client.pooler.text_pooling  # raises: a reranker has no vectors
+        norm = EUCLIDEAN if self.normalize else NO_NORM
         pooling = Pooling.MEAN if self.client.pooling_type() == Pooling.NONE else Pooling.NONE
-        vector: list[float] = pool(found, pooling, self.normalize).tolist()
+        vector: list[float] = pool(found, pooling, norm).tolist()
         return vector
 
 

@@ -176,8 +176,6 @@ REFUSED_BY_SERVE = {
      "--reverse-prompt", "--ignore-eos", "--chat-template-kwargs"): _IN_REQUESTS,
     ("-cnv", "--conversation", "-i", "--interactive"): "`gguf-hub run MODEL -cnv` opens a "
     "conversation; the web page of the server has one too",
-    ("--rerank", "--reranking", "--pooling", "--embd-normalize"): "`/v1/embeddings` pools as "
-    "the file says (mean, first or last token), by the mean where it does not, to length 1",
     ("--api-prefix", "--path", "--reuse-port"): _PROXY,
     ("--cors-origins",): "`--cors ORIGIN` allows requests from the pages of an origin",
     ("--no-ui", "--no-webui"): "the web page is one file, and its requests need the API key too",

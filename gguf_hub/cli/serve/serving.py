@@ -79,6 +79,7 @@ def open_served(
         progress: Notified about compiling, and about limits of memory or CPUs.
         arguments: More of ``open_service``.
     """
+    from gguf_hub.cli.pooling import pooling_settings
     from gguf_hub.cli.run.clustering import open_host
     from gguf_hub.cli.run.opening import draft_settings, drafter_of, model_settings
 
@@ -89,7 +90,7 @@ def open_served(
     return import_server().open_service(
         path, settings, n_waiting=options["queue"], n_predict=options["predict"],
         drafter=drafter_of(options), draft=draft_settings(options, progress), progress=progress,
-        host=open_host(options, progress), **arguments,
+        host=open_host(options, progress), **pooling_settings(options), **arguments,
     )  # fmt: skip
 
 

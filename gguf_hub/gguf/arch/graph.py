@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
+from gguf_hub.gguf.arch.classifier import CLASSIFIERS
 from gguf_hub.gguf.arch.latents import latents_of
 from gguf_hub.gguf.arch.states import StateLayers
 from gguf_hub.gguf.experts import group_split, wanted_experts
@@ -318,6 +319,8 @@ class Graph:
             yield TensorSpec("output_norm.bias", (d,), True)
         if "output.weight" in there:
             yield TensorSpec("output.weight", (d, n_rows))
+        if classifier := CLASSIFIERS.get(self.arch.name):
+            yield from map(TensorSpec._make, classifier.tensors(h, there))
         for name in ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"):
             if name in there:
                 yield TensorSpec(name, (half,), True)
