@@ -90,7 +90,7 @@ def command(**options: Any) -> None:
     are defaults for requests that do not name them. Stop it with Ctrl-C.
     """
     from gguf_hub.cli.run.offload import offload_request
-    from gguf_hub.cli.run.opening import check_drafts
+    from gguf_hub.cli.run.opening import check_drafts, n_ctx_option
     from gguf_hub.cli.run.rope import rope_change
     from gguf_hub.cli.run.shifting import n_keep
     from gguf_hub.cli.run.writing import read_template
@@ -99,7 +99,6 @@ def command(**options: Any) -> None:
         bind,
         check_server,
         import_server,
-        n_ctx_option,
         serve_one,
     )
     from gguf_hub.run.sampler import SamplerConfig
