@@ -188,6 +188,11 @@ class Llama(Completions):
         pairs = (encode_pair(self.tokenizer_, template, query, text) for text in documents)
         return [float(classifier.scores(self._hidden(tokens))[0]) for tokens in pairs]
 
+    @property
+    def has_embeddings(self) -> bool:
+        """Whether it was opened with ``embedding=True``."""
+        return self._embedding
+
     def _require_embedding(self) -> None:
         if not self._embedding:
             raise RuntimeError(
