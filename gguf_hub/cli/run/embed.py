@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from gguf_hub.cli.compatibility import ignored_options
 from gguf_hub.cli.options import CONTEXT, batch_size_option, json_option, threads_option
 from gguf_hub.cli.pooling import pooling_options, pooling_settings
 from gguf_hub.cli.run.opening import opening_options
@@ -37,6 +38,7 @@ from gguf_hub.cli.source import source_flags
 @opening_options
 @rope_options
 @source_flags
+@ignored_options("embed")
 def command(**options: Any) -> None:
     """Print vectors of texts, or a reranker's scores.
 
