@@ -143,6 +143,7 @@ _ERRORS: dict[int | str, str] = {
     415: "The body is a form of several parts, or compressed otherwise than as gzip.",
     421: "The host name is not allowed.",
     429: "Too many requests are waiting.",
+    501: "The model does not support this.",
 }
 
 
