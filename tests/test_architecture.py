@@ -32,6 +32,7 @@ LAYERS = {
     "run.quants.plan": 4,
     "run.quants.transcode": 4, "run.quants.quantize": 4, "run.cluster": 5,
     "run.generation.engine": 5, "run.generation": 6, "run.opening": 7, "run.perplexity": 7,
+    "run.embedding": 8,
     "run.bench": 7, "run.imatrix": 8, "run.allocation": 9,
     "api": 2, "api.pretrained": 6, "api.offload": 7, "api.cluster": 7, "api.llama": 8,
     "api.server": 8,

@@ -31,6 +31,7 @@ from gguf_hub.hub.hardware import Hardware
 from gguf_hub.units import GB
 from tests.conftest import ROOT
 from tests.hub_server import HubServer
+from tests.rerankers import write_reranker
 from tests.synth import Shape, write_mixtral
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -78,6 +79,7 @@ TABLE_COMMANDS = {f"python {' '.join(table.command('PYTHON'))}" for table in TAB
 FILES = {
     "README.md": ["mixtral-8x7b-v0.1.Q4_K_M.gguf", "model.gguf"],
     "docs/choosing.md": ["model.Q4_K_M.gguf", "model.Q5_K_M.gguf"],
+    "docs/embeddings.md": ["model.gguf", "reranker.gguf", "texts.txt"],
     "docs/files.md": [
         *(f"NAME-0000{i}-of-00004.gguf" for i in range(1, 5)),
         "mixtral-8x7b-v0.1.Q4_K_M.gguf",
@@ -252,6 +254,8 @@ def models(tmp_path_factory: pytest.TempPathFactory, embedded: Path) -> Path:
     f16 = write_mixtral(folder / "model.f16.gguf", SHAPE, recipe="F16")
     (folder / "tiny-mixtral.f16.gguf").hardlink_to(f16)
     (folder / "model.gguf").write_bytes(embedded.read_bytes())
+    write_reranker(folder / "reranker.gguf")
+    (folder / "texts.txt").write_text("Once upon a time\nTom and Lily\n")
     for name in ("held.txt", "held-out.txt", "calibration.txt"):
         (folder / name).write_text("Once upon a time there was a fox. " * 100)
     bf16 = write_mixtral(folder / "bf16.gguf", SHAPE, recipe="BF16")

@@ -30,6 +30,14 @@ context of each request, not of all slots together.
 | Flag | run | serve | Meaning |
 |---|---|---|---|
 """
+_EMBED = """
+## embed
+
+It takes the arguments of llama-embedding.
+
+| Flag | embed | Meaning |
+|---|---|---|
+"""
 _DOWNLOAD = """
 ## download
 
@@ -45,7 +53,8 @@ Names = tuple[str, ...]
 
 def page() -> str:
     """Return the text of docs/flags.md."""
-    return _HEAD + "".join(_rows("run", "serve")) + _DOWNLOAD + "".join(_rows("download"))
+    tables = {_HEAD: ("run", "serve"), _EMBED: ("embed",), _DOWNLOAD: ("download",)}
+    return "".join(head + "".join(_rows(*commands)) for head, commands in tables.items())
 
 
 def _rows(*commands: str) -> Iterable[str]:

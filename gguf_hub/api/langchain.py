@@ -1,4 +1,4 @@
-"""LangChain's interfaces on gguf-hub: an LLM, a chat model, embeddings (extra ``langchain``).
+"""LangChain's interfaces: an LLM, a chat model, embeddings, a reranker (extra ``langchain``).
 
 ::
 
@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from gguf_hub.api.llama import Llama, LlamaValueError
-from gguf_hub.run.generation.pooling import Pooling, pool
+from gguf_hub.run.generation.pooling import EUCLIDEAN, NO_NORM, Pooling, pool
 
 try:
-    from langchain_core.callbacks import CallbackManagerForLLMRun
+    from langchain_core.callbacks import CallbackManagerForLLMRun, Callbacks
+    from langchain_core.documents import BaseDocumentCompressor, Document
     from langchain_core.embeddings import Embeddings
     from langchain_core.exceptions import OutputParserException
     from langchain_core.language_models.chat_models import BaseChatModel
@@ -54,7 +55,7 @@ _STRICT = ConfigDict(extra="forbid")
 
 
 class _Settings(BaseModel):
-    """Settings of an LLM, a chat model and embeddings: how the model is opened.
+    """Settings of all classes: how the model is opened.
 
     Attributes:
         model_path: The GGUF file; required without a ``client``.
@@ -266,9 +267,40 @@ class GgufEmbeddings(_Settings, Embeddings):
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of one text."""
         found = np.asarray(self.client.embed(text), np.float32)
+        if self.client.pooling_type() == Pooling.RANK:
+            assert self.client.pooler.text_pooling  # raises: a reranker has no vectors
+        norm = EUCLIDEAN if self.normalize else NO_NORM
         pooling = Pooling.MEAN if self.client.pooling_type() == Pooling.NONE else Pooling.NONE
-        vector: list[float] = pool(found, pooling, self.normalize).tolist()
+        vector: list[float] = pool(found, pooling, norm).tolist()
         return vector
+
+
+class GgufReranker(_Settings, BaseDocumentCompressor):
+    """The most relevant documents first, each with ``relevance_score`` in its metadata.
+
+    Attributes:
+        top_n: How many documents to keep; None for all.
+    """
+
+    model_config = _STRICT
+
+    top_n: int | None = Field(default=3, ge=0)
+
+    def _llama_arguments(self) -> dict[str, Any]:
+        return {"embedding": True, **super()._llama_arguments()}
+
+    def compress_documents(
+        self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
+    ) -> list[Document]:
+        """Return the documents that a query finds most relevant, as copies."""
+        scores = self.client.rank(query, [document.page_content for document in documents])
+        order = sorted(range(len(scores)), key=lambda i: -scores[i])[: self.top_n]
+        return [
+            documents[i].model_copy(
+                update={"metadata": {**documents[i].metadata, "relevance_score": scores[i]}}
+            )
+            for i in order
+        ]
 
 
 def _openai_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:

@@ -112,12 +112,18 @@ IGNORED = (
     _valued(_LOG, "N", "-lv", "--verbosity", "--log-verbosity"),
     _optional(_LOG, "--log-colors"),
 )  # fmt: skip
-"""Flags that both `run` and `serve` ignore."""
+"""Flags that `run`, `serve` and `embed` ignore."""
 
 IGNORED_BY_RUN = (
     _plain(_LOG, "-v", "--verbose"),
     _plain("-p is printed as it is", "--verbose-prompt"),
     _plain("text in three quotes has several lines", "-mli", "--multiline-input"),
+)
+IGNORED_BY_EMBED = (
+    *IGNORED_BY_RUN[:2],
+    _plain("escapes in -p are always processed", "-e", "--escape"),
+    _plain("vectors are all that it prints", "--embedding", "--embeddings"),
+    _valued("texts are computed one after another", "N", "-np", "--parallel"),
 )
 IGNORED_BY_SERVE = (
     _plain("`/metrics` has the timings", "--perf", "--no-perf"),
@@ -158,7 +164,7 @@ REFUSED = {
     ("--rpc",): "a model runs on one machine",
     ("--reasoning-budget",): "reasoning has no budget of its own: limit the answer",
 }  # fmt: skip
-"""Flags of llama.cpp that neither `run` nor `serve` accepts -> what to do instead."""
+"""Flags of llama.cpp that no command accepts -> what to do instead."""
 
 _REASONING_FLAGS = ("-rea", "--reasoning", "--reasoning-format", "--reasoning-effort")
 REFUSED_BY_RUN = {
@@ -176,8 +182,6 @@ REFUSED_BY_SERVE = {
      "--reverse-prompt", "--ignore-eos", "--chat-template-kwargs"): _IN_REQUESTS,
     ("-cnv", "--conversation", "-i", "--interactive"): "`gguf-hub run MODEL -cnv` opens a "
     "conversation; the web page of the server has one too",
-    ("--rerank", "--reranking", "--pooling", "--embd-normalize"): "`/v1/embeddings` pools as "
-    "the file says (mean, first or last token), by the mean where it does not, to length 1",
     ("--api-prefix", "--path", "--reuse-port"): _PROXY,
     ("--cors-origins",): "`--cors ORIGIN` allows requests from the pages of an origin",
     ("--no-ui", "--no-webui"): "the web page is one file, and its requests need the API key too",
@@ -192,10 +196,15 @@ REFUSED_BY_DOWNLOAD: dict[tuple[str, ...], str] = {
     ("--force-download",): "`gguf-hub verify --repair MODEL` downloads the damaged parts again",
 }
 
-IGNORED_OF = {"run": IGNORED + IGNORED_BY_RUN, "serve": IGNORED + IGNORED_BY_SERVE}
+IGNORED_OF = {
+    "run": IGNORED + IGNORED_BY_RUN,
+    "embed": IGNORED + IGNORED_BY_EMBED,
+    "serve": IGNORED + IGNORED_BY_SERVE,
+}
 """Command -> the flags that it accepts and ignores."""
 REFUSED_OF: Mapping[str, Mapping[tuple[str, ...], str]] = {
     "run": REFUSED | REFUSED_BY_RUN,
+    "embed": REFUSED,
     "serve": REFUSED | REFUSED_BY_SERVE,
     "download": REFUSED_BY_DOWNLOAD,
 }

@@ -51,14 +51,17 @@ def escape_unencodable_characters() -> None:
             stream.reconfigure(errors="gguf-hub")
 
 
-def print_json(data: Any) -> None:
-    """Print ``data`` as indented JSON on stdout; infinities and NaN become null."""
+def print_json(data: Any, indent: int | None = 2) -> None:
+    """Print ``data`` as JSON on stdout, in one line if ``indent`` is None.
+
+    Infinities and NaN become null.
+    """
     data = _with_numbers(data)
-    document = json_printable(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+    document = json_printable(json.dumps(data, indent=indent, ensure_ascii=False, allow_nan=False))
     try:
         document.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeError:
-        document = json.dumps(data, indent=2, allow_nan=False)
+        document = json.dumps(data, indent=indent, allow_nan=False)
     click.echo(document)
 
 

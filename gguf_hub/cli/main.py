@@ -36,7 +36,10 @@ FAMILIES = {
     ),
     "run": (
         "Run",
-        {"run": "Generate text."},
+        {
+            "run": "Generate text.",
+            "embed": "Print vectors of texts, or a reranker's scores.",
+        },
     ),
     "serve": (
         "Serve",

@@ -27,6 +27,8 @@ K = TypeVar("K", bound="HyperParameter[Any]")
 
 ARCHITECTURE = "general.architecture"
 """The key whose value all hyper-parameters begin with."""
+CLASSIFIER_LABELS = "classifier.output_labels"
+"""What stands behind the architecture in the key of a reranker's classes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +168,7 @@ class HyperParameters:
     n_expert_used = WholeNumber("expert_used_count", 0)
     n_ff_exp = WholeNumber("expert_feed_forward_length", lambda h: h.n_ff, (), least=1)
     vocab_size = WholeNumber("vocab_size", 0)
-    pooling_type = WholeNumber("pooling_type", 0, (), most=3)
+    pooling_type = WholeNumber("pooling_type", 0, (), most=4)
 
     n_rot = WholeNumber("rope.dimension_count", lambda h: h.head_dim, least=1)
     rope_freq_base = Number("rope.freq_base", 10000.0, above=1)  # its logarithm is divided by
@@ -404,6 +406,19 @@ class GraphHyperParameters(CacheHyperParameters):
     n_lora_q = WholeNumber("attention.q_lora_rank", 0)
     n_lora_kv = WholeNumber("attention.kv_lora_rank", least=1)
     temperature_length = WholeNumber("attention.temperature_length", 0)
+    is_causal = Flag("attention.causal", True)
+    classifier_pooling = WholeNumber("classifier.pooling_type", 0, (), most=4)
+
+    @property
+    def classifier_labels(self) -> tuple[str, ...]:
+        """Names of a reranker's classes; none where a file has no names."""
+        labels = self.metadata.raw(f"{self.architecture}.{CLASSIFIER_LABELS}")
+        return tuple(map(str, labels)) if isinstance(labels, (StringArray, list)) else ()
+
+    @property
+    def n_cls_out(self) -> int:
+        """Scores that a reranker has for a text."""
+        return max(1, len(self.classifier_labels))
 
 
 GRAPH_HPARAMS: Mapping[str, HyperParameter[Any]] = {

@@ -24,6 +24,7 @@ from gguf_hub.gguf.arch.states import state_sizes
 from gguf_hub.gguf.format import AnyTensor, Field, TensorInfo, ValueType
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.hparams import (
+    CLASSIFIER_LABELS,
     GRAPH_HPARAMS,
     HPARAMS,
     CacheHyperParameters,
@@ -59,7 +60,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "rope.scaling.alpha": (0, 1),
     "rope.scaling.yarn_log_multiplier": (0,),
     "altup.active_idx": (0,),
-    "attention.causal": (True,),
+    GraphHyperParameters.is_causal.name: (True,),
     "attention.clamp_kqv": (0,),
     "attention.max_alibi_bias": (0,),
     "attention.output_scale": (1,),
@@ -88,7 +89,8 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 }
 """Keys that change the graph, and the values with which the graph is the runner's."""
 WITHOUT_EFFECT = frozenset(
-    {H.vocab_size.name, H.pooling_type.name, "tensor_data_layout", "classifier.output_labels",
+    {H.vocab_size.name, H.pooling_type.name, GraphHyperParameters.classifier_pooling.name,
+     CLASSIFIER_LABELS, "tensor_data_layout",
      "rope.scaling.finetuned", "attention.layer_norm_epsilon",
      # of a window and a temperature that keys of their own would turn on
      C.swa_pattern.name, "attention.temperature_length"}

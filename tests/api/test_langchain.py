@@ -14,12 +14,14 @@ import pytest
 
 pytest.importorskip("langchain_core", reason="langchain-core is not installed")
 
+from langchain_core.documents import Document
 from langchain_core.exceptions import OutputParserException
 
 from gguf_hub.api.compat import llama_cpp as compat
-from gguf_hub.api.langchain import ChatGguf, GgufEmbeddings, GgufLLM
+from gguf_hub.api.langchain import ChatGguf, GgufEmbeddings, GgufLLM, GgufReranker
 from gguf_hub.api.llama import Llama
-from gguf_hub.errors import GrammarError
+from gguf_hub.errors import GrammarError, UnsupportedGgufError
+from tests.rerankers import write_reranker
 
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 12}
 
@@ -114,7 +116,7 @@ def test_log_probabilities_are_in_the_metadata(client: Llama) -> None:
     assert [row for part in parts if part for row in part["content"]] == rows
 
 
-@pytest.mark.parametrize("kind", [GgufLLM, ChatGguf, GgufEmbeddings])
+@pytest.mark.parametrize("kind", [GgufLLM, ChatGguf, GgufEmbeddings, GgufReranker])
 def test_fields_that_are_unknown_or_missing_are_named(kind: Any, client: Llama) -> None:
     with pytest.raises(ValueError, match=r"temprature\n.*not permitted"):
         kind(client=client, temprature=0)
@@ -153,6 +155,29 @@ def test_embeddings_are_vectors_of_length_one(path: str) -> None:
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1)
     assert asyncio.run(embeddings.aembed_query("Tom")) == pytest.approx(vectors[1])
     embeddings.client.close()
+
+
+def test_a_reranker_keeps_the_most_relevant_documents(tmp_path: Path, kernels: None) -> None:
+    path = write_reranker(tmp_path / "model.gguf")
+    reranker = GgufReranker(model_path=str(path), n_ctx=64, top_n=2)
+    texts = ["bacd", "quick brown fox", "cat"]
+    documents = [Document(text, metadata={"source": i}) for i, text in enumerate(texts)]
+    scores = reranker.client.rank("abcd", texts)
+    order = sorted(range(3), key=lambda i: -scores[i])
+    found = reranker.compress_documents(documents, "abcd")
+    assert [each.page_content for each in found] == [texts[i] for i in order[:2]]
+    expected = [{"source": i, "relevance_score": scores[i]} for i in order[:2]]
+    assert [each.metadata for each in found] == expected
+    assert documents[0].metadata == {"source": 0}
+    assert asyncio.run(reranker.acompress_documents(documents, "abcd")) == found
+    assert (
+        len(GgufReranker(client=reranker.client, top_n=None).compress_documents(documents, "a"))
+        == 3
+    )
+    assert reranker.compress_documents([], "abcd") == []
+    with pytest.raises(UnsupportedGgufError, match="does not support embeddings"):
+        GgufEmbeddings(client=reranker.client).embed_query("ab")
+    reranker.client.close()
 
 
 # -- langchain-community ------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,9 @@ from gguf_hub.api.llama.parts import LlamaValueError
 from gguf_hub.api.llama.signatures import like
 from gguf_hub.run.generation.answers import Answer, embeddings
 from gguf_hub.run.generation.engine import n_shared
-from gguf_hub.run.generation.pooling import Pooling, file_pooling, pool, shorten
+from gguf_hub.run.generation.pooling import EUCLIDEAN, NO_NORM, Pooling, file_pooling, shorten
+from gguf_hub.run.generation.ranking import encode_pair, rerank_template
+from gguf_hub.run.generation.vectors import Pooler
 
 
 class Llama(Completions):
@@ -139,21 +142,22 @@ class Llama(Completions):
     ) -> Any:
         """Return the embedding of a text, or a list of those of several.
 
+        With ``LLAMA_POOLING_TYPE_RANK`` the embedding is the scores of a reranker.
+
         Args:
             input: Text or texts.
-            normalize: Scale vectors to length 1.
+            normalize: Scale vectors to length 1; scores stay as they are.
             truncate: Truncate texts to the context instead of refusing them.
             return_count: Return (embeddings, number of tokens).
 
         Raises:
             RuntimeError: The model was opened without ``embedding=True``.
             LlamaValueError: A text is too long.
+            UnsupportedGgufError: Scores are wanted, and the model is no reranker.
         """
-        if not self._embedding:
-            raise RuntimeError(
-                "Llama model must be created with embedding=True to call this method"
-            )
+        self._require_embedding()
         texts = [input] if isinstance(input, str) else input
+        norm = EUCLIDEAN if normalize else NO_NORM
         vectors, n_tokens = [], 0
         for text in texts:
             tokens = self.tokenize(text)
@@ -163,12 +167,48 @@ class Llama(Completions):
                 )
             tokens = shorten(tokens, self.n_ctx(), self.tokenizer_)
             n_tokens += len(tokens)
-            with self.context.lock:
-                self.context.engine.reset()
-                hidden = self.context.model.embed(tokens)
-            vectors.append(pool(hidden, self._pooling(), normalize).tolist())
+            vectors.append(self.pooler.vectors(self._hidden(tokens), norm).tolist())
         result = vectors[0] if isinstance(input, str) else vectors
         return (result, n_tokens) if return_count else result
+
+    def rank(self, query: str, documents: Sequence[str]) -> list[float]:
+        """Return how relevant a reranker finds each document; llama-cpp-python lacks this.
+
+        Args:
+            query: What is asked.
+            documents: Texts.
+
+        Raises:
+            RuntimeError: The model was opened without ``embedding=True``.
+            UnsupportedGgufError: It is no reranker.
+            ContextFullError: A document is too long.
+        """
+        self._require_embedding()
+        classifier, template = self.pooler.classifier, rerank_template(self._metadata)
+        pairs = (encode_pair(self.tokenizer_, template, query, text) for text in documents)
+        return [float(classifier.scores(self._hidden(tokens))[0]) for tokens in pairs]
+
+    @property
+    def has_embeddings(self) -> bool:
+        """Whether it was opened with ``embedding=True``."""
+        return self._embedding
+
+    def _require_embedding(self) -> None:
+        if not self._embedding:
+            raise RuntimeError(
+                "Llama model must be created with embedding=True to call this method"
+            )
+
+    def _hidden(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Return the vectors of a text's tokens, [T, D]."""
+        with self.context.lock:
+            self.context.engine.reset()
+            return self.context.model.embed(tokens)
+
+    @cached_property
+    def pooler(self) -> Pooler:
+        """What makes vectors or scores of texts."""
+        return Pooler(self.context.loaded.file, Pooling(self._pooling_type))
 
     def create_embedding(self, input: str | list[str], model: str | None = None) -> Answer:
         """Return embeddings in OpenAI's shape."""
@@ -178,12 +218,9 @@ class Llama(Completions):
 
     def pooling_type(self) -> int:
         """Return llama.cpp's number of the pooling type."""
-        return int(self._pooling())
-
-    def _pooling(self) -> Pooling:
         if self._pooling_type != Pooling.UNSPECIFIED:
-            return Pooling(self._pooling_type)
-        return file_pooling(self._metadata)
+            return self._pooling_type
+        return int(file_pooling(self._metadata))
 
     # -- properties ------------------------------------------------------------------------------
 

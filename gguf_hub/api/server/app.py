@@ -19,7 +19,7 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from gguf_hub import __version__
-from gguf_hub.api.server import native_routes, openai_routes
+from gguf_hub.api.server import native_routes, openai_routes, rerank_routes
 from gguf_hub.api.server.addresses import ANY, AllowedHosts, AllowedOrigins
 from gguf_hub.api.server.anthropic import routes as anthropic_routes
 from gguf_hub.api.server.api_keys import ApiKeys
@@ -92,6 +92,7 @@ ROUTERS = (
     openai_routes.router,
     openai_routes.bare,
     native_routes.router,
+    rerank_routes.router,
     anthropic_routes.router,
     responses_routes.router,
     ollama_routes.router,
@@ -142,6 +143,7 @@ _ERRORS: dict[int | str, str] = {
     415: "The body is a form of several parts, or compressed otherwise than as gzip.",
     421: "The host name is not allowed.",
     429: "Too many requests are waiting.",
+    501: "The model does not support this.",
 }
 
 

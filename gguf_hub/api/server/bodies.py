@@ -6,6 +6,7 @@ default. Fields that would change what the answer means are honoured or refused 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -48,6 +49,8 @@ Prompts = str | TokenPrompt | Items[str | TokenPrompt]
 """One prompt or several: a list without ids on its first level is one of prompts."""
 Stop = str | Annotated[Items[str], AfterValidator(_limit_stops)] | None
 Seed = Annotated[int, Field(ge=-(2**63), le=2**64 - 1)] | None
+Norm = Annotated[int, Field(ge=-1, le=2**31 - 1)]
+"""See ``pooling.scaled``."""
 ModelName = Annotated[str, Field(max_length=1024)] | None  # repeated in every chunk of a stream
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None
 """How much to reason, in the words of all interfaces."""
@@ -285,6 +288,35 @@ class EmbeddingBody(Body):
     model: ModelName = None
     dimensions: int | None = None
     encoding_format: Literal["float", "base64"] = "float"
+    embd_normalize: Norm | None = None
+
+
+class RerankDocument(Body):
+    """A document as an object, as Jina's interface also takes it."""
+
+    text: str
+
+
+class RerankBody(Body):
+    """``/v1/rerank``; with ``texts`` it is in the form of Text Embeddings Inference (TEI)."""
+
+    query: str
+    model: ModelName = None
+    documents: Items[str | RerankDocument] = []
+    texts: Items[str] | None = None
+    top_n: int | None = Field(None, ge=0)
+    return_documents: bool = False
+    return_text: bool = False
+
+    @property
+    def is_tei(self) -> bool:
+        """Whether the answer has TEI's form."""
+        return self.texts is not None
+
+    @property
+    def all_documents(self) -> Sequence[str | RerankDocument]:
+        """The documents, in either form."""
+        return self.documents or self.texts or []
 
 
 class NativeBody(Streaming):
@@ -329,7 +361,7 @@ class NativeEmbeddingBody(Body):
     """llama-server's ``/embedding``."""
 
     content: Prompts = Field("", validation_alias=AliasChoices("content", "input"))
-    embd_normalize: int = 2
+    embd_normalize: Norm | None = None
 
 
 class TokenizeBody(Body):

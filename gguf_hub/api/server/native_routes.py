@@ -149,12 +149,13 @@ async def apply_template(body: ChatBody, request: Request) -> Response:
 async def embedding(body: NativeEmbeddingBody, request: Request) -> Response:
     """Return vectors of texts under llama-server's interface."""
     service: Service = request.app.state.service
-    if body.embd_normalize != 2:
-        raise UsageError(f"embd_normalize: expected 2, the Euclidean norm, found "
-                         f"{body.embd_normalize}", hint="leave it out")  # fmt: skip
     texts = await while_connected(request, embedded_texts(service, body.content))
-    vectors = await while_connected(request, service.embed(texts))
-    return Json([{"index": i, "embedding": [v.tolist()]} for i, v in enumerate(vectors)])
+    if service.pools_nothing:
+        found = await while_connected(request, service.embed_tokens(texts))
+    else:
+        work = service.embed(texts, body.embd_normalize)
+        found = [vector[None] for vector in await while_connected(request, work)]
+    return Json([{"index": i, "embedding": rows.tolist()} for i, rows in enumerate(found)])
 
 
 async def _complete(

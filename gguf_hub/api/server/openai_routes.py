@@ -241,7 +241,9 @@ async def embed(body: EmbeddingBody, request: Request) -> Response:
     service: Service = request.app.state.service
     service.check_dimensions(body.dimensions)
     texts = await while_connected(request, embedded_texts(service, body.input))
-    vectors = await while_connected(request, service.embed(texts))
+    vectors = await while_connected(
+        request, service.embed(texts, body.embd_normalize, body.dimensions)
+    )
     encoded = [_encode_vector(vector, body.encoding_format) for vector in vectors]
     return Json(embeddings(encoded, body.model or service.model_info.name, sum(map(len, texts))))
 

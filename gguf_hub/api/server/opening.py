@@ -19,6 +19,8 @@ from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.chat import own_template
 from gguf_hub.run.generation.engine import Drafter
 from gguf_hub.run.generation.model_drafter import NO_DRAFT, DraftSettings
+from gguf_hub.run.generation.pooling import EUCLIDEAN, Pooling
+from gguf_hub.run.generation.vectors import Pooler
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.opening import LoadedModel, open_model
 from gguf_hub.run.tokenizer import Tokenizer, load_tokenizer
@@ -41,6 +43,8 @@ def open_service(
     n_keep: int | None = None,
     defaults: Mapping[str, Any] | None = None,
     n_predict: int = -1,
+    pooling: Pooling = Pooling.UNSPECIFIED,
+    norm: int = EUCLIDEAN,
     drafter: Drafter | None = None,
     draft: DraftSettings = NO_DRAFT,
     host: Host | None = None,
@@ -57,24 +61,28 @@ def open_service(
         n_keep: Prompt tokens to keep on a context shift; None to stop at a full context.
         defaults: Sampling settings of requests that do not name them, for ``SamplerConfig``.
         n_predict: Tokens of an answer where the request sets no limit; negative for no limit.
+        pooling: How to pool texts; ``UNSPECIFIED`` for what the file says.
+        norm: Of vectors where the request names none (see ``pooling.scaled``).
         drafter: Drafts tokens of each answer.
         draft: A second model that drafts them.
         host: The cluster that computes; None for this machine.
         progress: Notified about compiling, and about limits of memory or CPUs.
 
     Raises:
-        GgufHubError: The file contains no model that runs here.
+        GgufHubError: The file contains no model that runs here, or that cannot be pooled so.
     """
     settings = replace(settings, n_logits=None)  # embeddings need those of all tokens
     with open_model(
         path, settings, drafter=drafter, draft=draft, host=host, progress=progress
     ) as loaded:
         chat_format = choose_chat_format(path, loaded.file.metadata, chat_format, progress)
+        pooler = Pooler(loaded.file, pooling)
+        pooler.check()
         service = Service(
             _model_info(name, loaded), loaded.tokenizer, loaded.file.metadata,
             Scheduler(loaded.model, n_waiting=n_waiting, drafter=loaded.drafter),
-            chat_format, n_keep,
-            defaults=defaults or {}, n_predict=n_predict,
+            pooler, chat_format, n_keep,
+            defaults=defaults or {}, n_predict=n_predict, norm=norm,
         )  # fmt: skip
         try:
             yield service

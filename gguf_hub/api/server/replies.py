@@ -18,6 +18,7 @@ from gguf_hub.errors import (
     GgufHubError,
     TokenizerError,
     UnavailableError,
+    UnsupportedGgufError,
     UsageError,
 )
 
@@ -152,6 +153,8 @@ def status_of(exc: Exception) -> int:
     """Return the HTTP status of an error."""
     if isinstance(exc, BusyError):
         return 503 if isinstance(exc, UnavailableError) else 429
+    if isinstance(exc, UnsupportedGgufError):  # the file holds no such thing
+        return 501
     client_errors = (UsageError, ChatTemplateError, ContextFullError, TokenizerError)
     return 400 if isinstance(exc, client_errors) else 500
 
@@ -160,7 +163,10 @@ _ANTHROPIC_TYPES = {
     401: "authentication_error", 403: "permission_error", 404: "not_found_error",
     413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error",
 }  # fmt: skip
-_OPENAI_TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_OPENAI_TYPES = {
+    401: "authentication_error", 403: "permission_error", 429: "rate_limit_error",
+    501: "not_supported_error",
+}  # fmt: skip
 
 
 def _is_anthropic(path: str) -> bool:

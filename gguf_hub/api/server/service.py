@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -31,10 +31,13 @@ from gguf_hub.run.generation import (
 )
 from gguf_hub.run.generation.chat import format_of
 from gguf_hub.run.generation.marks import mark_ids
-from gguf_hub.run.generation.pooling import Pooling, pool, text_pooling
+from gguf_hub.run.generation.pooling import EUCLIDEAN
+from gguf_hub.run.generation.ranking import encode_pair, rerank_template
+from gguf_hub.run.generation.vectors import Pooler
 from gguf_hub.run.sampler import Sampler
 from gguf_hub.run.tokenizer import Tokenizer, encode_infill
 
+Floats = NDArray[np.float32]
 MAX_BULK_CHARACTERS = 2**20
 _BUSY_S = 0.05  # between two tries to queue more of what has begun
 FALLBACK_FORMAT = "chatml"
@@ -88,11 +91,13 @@ class Service:
         tokenizer: The model's.
         metadata: The file's, for the chat template.
         scheduler: Shares the model.
+        pooler: Makes vectors or scores of texts.
         chat_format: A format by name instead of the model's template.
         n_keep: On a full context, keep so many tokens of the prompt, discard half of the rest and
             continue (see ``ContextShift.after``); requests may override it. None to stop there.
         defaults: Sampling settings of requests that do not name them.
         n_predict: Tokens of an answer where the request sets no limit; negative for no limit.
+        norm: Of vectors where the request names none (see ``pooling.scaled``).
 
     Attributes:
         pool: Prepares requests; each call is short, because the context bounds every prompt.
@@ -107,12 +112,16 @@ class Service:
         tokenizer: Tokenizer,
         metadata: Any,
         scheduler: Scheduler,
+        pooler: Pooler,
         chat_format: str | None = None,
         n_keep: int | None = None,
         *,
         defaults: Mapping[str, Any] = {},
         n_predict: int = -1,
+        norm: int = EUCLIDEAN,
     ) -> None:
+        self.pooler, self._norm = pooler, norm
+        self._rerank_template = rerank_template(metadata)
         self.model_info = model_info
         self._defaults, self._n_predict = defaults, n_predict
         self.tokenizer = tokenizer
@@ -340,47 +349,95 @@ class Service:
         return stream
 
     def check_dimensions(self, dimensions: int | None) -> None:
-        """Refuse vectors of another length than this model's.
+        """Refuse vectors that are longer than this model's.
 
         Raises:
             UsageError: Such are asked for.
         """
-        if dimensions not in (None, self.model_info.n_embd):
+        n_embd = self.model_info.n_embd
+        if dimensions is not None and not 1 <= dimensions <= n_embd:
             raise UsageError(
-                f"dimensions: expected {self.model_info.n_embd}, the length of this model's "
-                f"vectors, found {dimensions}",
+                f"dimensions: expected [1, {n_embd}], the length of this model's vectors, found "
+                f"{dimensions}",
                 hint="leave it out",
             )
 
-    async def embed(self, texts: Sequence[Sequence[int]]) -> list[NDArray[np.float32]]:
-        """Return one vector of length 1 for each text, pooled as the model asks.
+    async def embed(
+        self, texts: Sequence[Sequence[int]], norm: int | None = None, dimensions: int | None = None
+    ) -> list[Floats]:
+        """Return one vector for each text, pooled as the model asks, or the user.
 
         Args:
             texts: As ``encode`` returns them.
+            norm: See ``pooling.scaled``; None for the server's default.
+            dimensions: How many numbers of each vector to keep; None for all.
 
         Raises:
             BusyError: Too many are waiting.
+            UnsupportedGgufError: The model gives scores, or its pooling does not run.
+            UsageError: The server pools nothing.
         """
+        assert self.pooler.text_pooling
+        norm = self._norm if norm is None else norm
+        return await self._compute(texts, lambda x: self.pooler.vector(x, norm, dimensions))
+
+    @property
+    def pools_nothing(self) -> bool:
+        """Whether the user wants the vectors of all tokens."""
+        return self.pooler.is_unpooled
+
+    async def embed_tokens(self, texts: Sequence[Sequence[int]]) -> list[Floats]:
+        """Return the vectors of all tokens of each text, [T, D], as they are; see ``embed``."""
+        return await self._compute(texts, lambda hidden: hidden)
+
+    def encode_pair(self, query: str, document: str) -> list[int]:
+        """Return the token ids of a query and a document.
+
+        Raises:
+            ContextFullError: There are more than the context holds.
+            UsageError: There are none.
+        """
+        self.check_length(query)
+        self.check_length(document)
+        ids = encode_pair(self.tokenizer, self._rerank_template, query, document)
+        if len(ids) > self.model_info.n_ctx:
+            raise self._too_long(len(ids))
+        return self._check_tokens(ids)
+
+    async def rank(self, pairs: Sequence[Sequence[int]]) -> list[float]:
+        """Return the score of each pair.
+
+        Args:
+            pairs: As ``encode_pair`` returns them.
+
+        Raises:
+            BusyError: Too many are waiting.
+            UnsupportedGgufError: The model is no reranker.
+        """
+        scores = await self._compute(pairs, self.pooler.classifier.scores)
+        return [float(found[0]) for found in scores]
+
+    async def _compute(
+        self, texts: Sequence[Sequence[int]], pool: Callable[[Floats], Floats]
+    ) -> list[Floats]:
+        """Return what ``pool`` makes of the vectors of each text's tokens, [T, D]."""
         # as many at once as there are slots: others get their turn, and few are waiting
         n_at_once = self.model_info.n_slots
-        pooling = text_pooling(self.model_info.metadata)
-        vectors: list[NDArray[np.float32]] = []
+        found: list[Floats] = []
         for start in range(0, len(texts), n_at_once):
             group = texts[start : start + n_at_once]
             while True:
                 try:
-                    vectors += await self._embed(group, pooling)
+                    found += map(pool, await self._hidden(group))
                     break
                 except BusyError as exc:
                     if start == 0 or isinstance(exc, UnavailableError):
                         raise
                     await asyncio.sleep(_BUSY_S)  # what is done already is not thrown away
-        return vectors
+        return found
 
-    async def _embed(
-        self, texts: Sequence[Sequence[int]], pooling: Pooling
-    ) -> list[NDArray[np.float32]]:
-        """Return the vectors of texts that are computed together."""
+    async def _hidden(self, texts: Sequence[Sequence[int]]) -> list[Floats]:
+        """Return the vectors of the tokens of texts that are computed together."""
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in texts]
         sequences = [
@@ -389,11 +446,11 @@ class Service:
         ]
         self.worker.submit(*sequences)
         try:
-            hidden = await asyncio.gather(*futures)
+            hidden: list[Floats] = await asyncio.gather(*futures)
         finally:
             for sequence in sequences:
                 sequence.is_cancelled = True
-        return [pool(rows, pooling, normalize=True) for rows in hidden]
+        return hidden
 
     def end(self) -> None:
         """Fail open requests and stop computing, without waiting."""

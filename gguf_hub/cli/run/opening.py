@@ -136,6 +136,23 @@ def model_settings(
     return replace(settings, gpu=gpu_settings(path, settings, options, progress))
 
 
+def n_ctx_option(options: Mapping[str, Any]) -> int | None:
+    """Return the context that was asked for; None where it is the default's."""
+    source = click.get_current_context().get_parameter_source("ctx_size")
+    is_default = source is not None and source.name == "DEFAULT"
+    return None if is_default else int(options["ctx_size"])
+
+
+def n_ctx_within(path: Path, n_ctx: int) -> int:
+    """Return a context, or the one that a model was trained on, if that is shorter."""
+    from gguf_hub.gguf.hparams import HyperParameters
+    from gguf_hub.gguf.shards import open_gguf
+
+    with open_gguf(path) as file:
+        trained = file.hparams.get(HyperParameters.n_ctx_train, 0)
+    return min(n_ctx, trained or n_ctx)
+
+
 def check_drafts(options: Mapping[str, Any]) -> None:
     """Refuse drafts that contradict each other, before anything is downloaded."""
     if options["lookup"] and options["model_draft"]:

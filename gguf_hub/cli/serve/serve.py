@@ -9,6 +9,7 @@ import click
 
 from gguf_hub.cli.compatibility import ignored_options
 from gguf_hub.cli.options import CONTEXT, batch_size_option, threads_option
+from gguf_hub.cli.pooling import pooling_options, pooling_settings
 from gguf_hub.cli.run.clustering import check_cluster, cluster_option
 from gguf_hub.cli.run.opening import draft_options, opening_options
 from gguf_hub.cli.run.rope import rope_options
@@ -66,6 +67,9 @@ from gguf_hub.cli.source import source_flags
 @click.option("--grace", type=click.IntRange(0), default=1, show_default=True, metavar="SECONDS",
               help="How long generations may continue on shutdown."
               )  # fmt: skip
+@pooling_options
+@click.option("--rerank", "--reranking", "reranking", is_flag=True,
+              help="Same as --pooling rank.")  # fmt: skip
 @router_options
 @click.option("-v", "--verbose", is_flag=True, help="Log each request.")
 @cluster_option
@@ -86,7 +90,7 @@ def command(**options: Any) -> None:
     are defaults for requests that do not name them. Stop it with Ctrl-C.
     """
     from gguf_hub.cli.run.offload import offload_request
-    from gguf_hub.cli.run.opening import check_drafts
+    from gguf_hub.cli.run.opening import check_drafts, n_ctx_option
     from gguf_hub.cli.run.rope import rope_change
     from gguf_hub.cli.run.shifting import n_keep
     from gguf_hub.cli.run.writing import read_template
@@ -95,7 +99,6 @@ def command(**options: Any) -> None:
         bind,
         check_server,
         import_server,
-        n_ctx_option,
         serve_one,
     )
     from gguf_hub.run.sampler import SamplerConfig
@@ -109,6 +112,7 @@ def command(**options: Any) -> None:
     offload_request(options)
     check_drafts(options)
     check_cluster(options)
+    pooling_settings(options)
     arguments = {"n_keep": n_keep(options), "defaults": sampling,
                  "chat_format": read_template(options)}  # fmt: skip
     options["n_ctx"] = n_ctx_option(options)

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
-
 from gguf_hub.progress import Progress
 
 _NEW_OBJECTS = 20_000
@@ -79,37 +77,21 @@ def open_served(
         progress: Notified about compiling, and about limits of memory or CPUs.
         arguments: More of ``open_service``.
     """
+    from gguf_hub.cli.pooling import pooling_settings
     from gguf_hub.cli.run.clustering import open_host
-    from gguf_hub.cli.run.opening import draft_settings, drafter_of, model_settings
+    from gguf_hub.cli.run.opening import draft_settings, drafter_of, model_settings, n_ctx_within
 
-    n_ctx = _n_ctx(path, options["n_ctx"], options["ctx_size"])
+    n_ctx = options["n_ctx"]
+    if n_ctx is None:
+        n_ctx = n_ctx_within(path, options["ctx_size"])
     settings = model_settings(
         dict(options), path, progress, n_ctx=n_ctx, n_slots=options["parallel"], n_logits=None
     )
     return import_server().open_service(
         path, settings, n_waiting=options["queue"], n_predict=options["predict"],
         drafter=drafter_of(options), draft=draft_settings(options, progress), progress=progress,
-        host=open_host(options, progress), **arguments,
+        host=open_host(options, progress), **pooling_settings(options), **arguments,
     )  # fmt: skip
-
-
-def n_ctx_option(options: Mapping[str, Any]) -> int | None:
-    """Return the context that was asked for; None where it is the default's."""
-    source = click.get_current_context().get_parameter_source("ctx_size")
-    is_default = source is not None and source.name == "DEFAULT"
-    return None if is_default else int(options["ctx_size"])
-
-
-def _n_ctx(path: Path, wanted: int | None, default: int) -> int:
-    """Return the context of a request: no more than the model was trained on, unless asked for."""
-    from gguf_hub.gguf.hparams import HyperParameters
-    from gguf_hub.gguf.shards import open_gguf
-
-    if wanted is not None:
-        return wanted
-    with open_gguf(path) as file:
-        trained = file.hparams.get(HyperParameters.n_ctx_train, 0)
-    return min(default, trained or default)
 
 
 def check_server(options: dict[str, Any], *, is_routed: bool = False) -> dict[str, Any]:

@@ -36,6 +36,7 @@ VARIABLES = {
     "min_p": "LLAMA_ARG_MIN_P", "repeat_penalty": "LLAMA_ARG_REPEAT_PENALTY",
     "presence_penalty": "LLAMA_ARG_PRESENCE_PENALTY",
     "frequency_penalty": "LLAMA_ARG_FREQUENCY_PENALTY",
+    "pooling": "LLAMA_ARG_POOLING", "reranking": "LLAMA_ARG_RERANKING",
     "offline": "LLAMA_ARG_OFFLINE",
 }  # fmt: skip
 """Parameter of the command -> variable; an option on the command line comes before it."""

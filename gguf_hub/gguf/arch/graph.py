@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
+from gguf_hub.gguf.arch.classifier import CLASSIFIERS
 from gguf_hub.gguf.arch.latents import latent_matrices, latents_of
 from gguf_hub.gguf.arch.residuals import layer_tensors, model_tensors
 from gguf_hub.gguf.arch.states import StateLayers
@@ -375,6 +376,8 @@ class Graph:
             yield TensorSpec("output.weight", (d, n_rows))
         if self.arch.has_head_bias:
             yield TensorSpec("output.bias", (n_rows,), True)
+        if classifier := CLASSIFIERS.get(self.arch.name):
+            yield from map(TensorSpec._make, classifier.tensors(h, there))
         for name in ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"):
             if name in there:
                 yield TensorSpec(name, (half,), True)

@@ -194,6 +194,13 @@ def _with_reasoning(plan: ChatPlan, variables: Mapping[str, Any], grammar: str |
     return replace(plan, splits_reasoning=True, opened=opened)
 
 
+def as_literal(text: str, control_texts: re.Pattern[str] | None) -> str:
+    """Return a text in which no control token is read, to stand in a prompt."""
+    if control_texts is None:
+        return text
+    return control_texts.sub(lambda match: match[0][0] + LITERAL + match[0][1:], text)
+
+
 def literal_messages(
     messages: Sequence[Message], control_texts: re.Pattern[str] | None
 ) -> list[Message]:
@@ -207,7 +214,7 @@ def literal_messages(
 
     def literal(value: Any) -> Any:
         if isinstance(value, str):
-            return control_texts.sub(lambda match: match[0][0] + LITERAL + match[0][1:], value)
+            return as_literal(value, control_texts)
         if isinstance(value, list):
             return [literal(part) for part in value]
         is_part = isinstance(value, Mapping) and "text" in value

@@ -142,6 +142,16 @@ class Weights:
         return total
 
 
+def float_tensor(file: Gguf, name: str) -> NDArray[np.float32]:
+    """Return the numbers of a tensor of F32, F16 or BF16, one row after another."""
+    raw, type_ = file.tensor_bytes(name), file.tensors[name].type
+    if type_ == QuantType.F32:
+        return raw.view(np.float32)
+    if type_ == QuantType.BF16:
+        return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return raw.view(np.float16).astype(np.float32)
+
+
 class _Tensors:
     """Tensors of a runnable file: present, of the right shape and type."""
 
@@ -169,12 +179,7 @@ class _Tensors:
 
     def floats(self, name: str) -> NDArray[np.float32]:
         """Return the numbers of a vector, or of a row for each expert one after another."""
-        raw = self._file.tensor_bytes(name)
-        if self._file.tensors[name].type == QuantType.F32:
-            return raw.view(np.float32)
-        if self._file.tensors[name].type == QuantType.BF16:
-            return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-        return raw.view(np.float16).astype(np.float32)
+        return float_tensor(self._file, name)
 
     def rope_factors(self) -> dict[str, NDArray[np.float32]]:
         """Return the divisors of the frequencies, [n] each."""

@@ -16,6 +16,7 @@ from gguf_hub.api.compat import llama_cpp as L
 from gguf_hub.api.compat.llama_cpp import _internals as internals
 from gguf_hub.gguf.format import Field
 from gguf_hub.gguf.writer import write_gguf
+from tests.rerankers import write_reranker
 from tests.run.tokenizer.small import wordpiece_metadata
 
 TEXT = "Once upon a time there was"
@@ -184,7 +185,7 @@ def test_vocabularies_of_encoders_say_what_they_are(tmp_path: Path) -> None:
 
 def test_every_number_of_a_model_is_a_number(llm: L.Llama) -> None:
     names = [name for name in dir(L) if name.startswith("llama_model_n_")]
-    assert len(names) == 7
+    assert len(names) == 10
     assert all(getattr(L, name)(llm.model) >= 0 for name in names)
     assert L.llama_model_n_swa(llm.model) == 0
 
@@ -263,9 +264,8 @@ def test_a_chain_must_choose(llm: L.Llama, tokens: list[int]) -> None:
 
 
 def test_methods_that_are_not_there_say_why(llm: L.Llama) -> None:
-    for name in ("set_n_threads", "get_embeddings", "get_embeddings_ith", "get_embeddings_seq",
-                 "get_state_size", "kv_cache_seq_cp", "kv_cache_seq_keep", "kv_cache_seq_shift",
-                 "set_rng_seed"):  # fmt: skip
+    for name in ("set_n_threads", "get_state_size", "kv_cache_seq_cp", "kv_cache_seq_keep",
+                 "kv_cache_seq_shift", "set_rng_seed"):  # fmt: skip
         assert not hasattr(llm._ctx, name)
         with pytest.raises(AttributeError, match=f"no attribute '{name}': .* "):
             getattr(llm._ctx, name)
@@ -273,3 +273,82 @@ def test_methods_that_are_not_there_say_why(llm: L.Llama) -> None:
         internals.LlamaSampler().clone()
     with pytest.raises(AttributeError, match=r"no attribute 'x'$"):
         internals.LlamaSampler().x()
+
+
+# -- embeddings ------------------------------------------------------------------------------------
+
+
+def embedder(path: Path, pooling: int) -> L.Llama:
+    return L.Llama(path, n_ctx=64, embedding=True, pooling_type=pooling, verbose=False)
+
+
+def numbers(pointer: Any, n: int) -> list[float]:
+    found: list[float] = np.ctypeslib.as_array(pointer, shape=(n,)).tolist()
+    return found
+
+
+def test_a_batch_has_the_vectors_of_its_tokens(
+    embedded: Path, kernels: None, reference: np.ndarray
+) -> None:
+    with embedder(embedded, 0) as llm:
+        expected, n_embd = np.array(llm.embed(TEXT)), llm.n_embd()
+        assert L.llama_model_n_embd_out(llm.model) == n_embd
+        assert L.llama_get_embeddings(llm.ctx) is None  # no batch yet
+        tokens = llm.tokenize(TEXT.encode())
+        assert L.llama_decode(llm.ctx, batch_of(tokens[:4], 0, {3})) == 0
+        assert L.llama_decode(llm.ctx, batch_of(tokens[4:], 4, set())) == 0
+        n = len(tokens) - 4
+        found = np.ctypeslib.as_array(L.llama_get_embeddings(llm.ctx), shape=(n, n_embd))
+        np.testing.assert_allclose(found, expected[4:], atol=1e-5)
+        for i in (0, n - 1, -1, -n):
+            row = numbers(L.llama_get_embeddings_ith(llm.ctx, i), n_embd)
+            np.testing.assert_allclose(row, expected[4:][i], atol=1e-5)
+        assert L.llama_get_embeddings_ith(llm.ctx, n) is None
+        assert L.llama_get_embeddings_seq(llm.ctx, 0) is None  # nothing is pooled
+        assert llm.eval_tokens == tokens
+        L.llama_memory_seq_rm(L.llama_get_memory(llm.ctx), 0, 2, -1)
+        np.testing.assert_allclose(rows(llm, n), reference[4 : 4 + n], atol=1e-4)
+        assert llm.eval_tokens == tokens[:2]  # computing put off logits changes no cache
+        assert L.llama_decode(llm.ctx, batch_of(tokens[2:], 2, set())) == 0
+        last = numbers(L.llama_get_embeddings_ith(llm.ctx, -1), n_embd)
+        np.testing.assert_allclose(last, expected[-1], atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", [1, 2, 3])
+def test_a_sequence_has_a_pooled_vector(pooling: int, embedded: Path, kernels: None) -> None:
+    with embedder(embedded, pooling) as llm:
+        tokens = llm.tokenize(TEXT.encode())
+        assert L.llama_decode(llm.ctx, L.llama_batch_get_one(tokens, len(tokens))) == 0
+        found = numbers(llm._ctx.get_embeddings_seq(0), llm.n_embd())
+        assert llm._ctx.get_embeddings_seq(1) is None
+        assert llm._ctx.get_embeddings() is llm._ctx.get_embeddings_ith(0) is None
+        np.testing.assert_allclose(found, llm.embed(TEXT), atol=1e-5)
+
+
+def test_a_reranker_has_named_scores(tmp_path: Path, kernels: None) -> None:
+    path = write_reranker(tmp_path / "a.gguf")
+    with L.Llama(str(path), n_ctx=64, embedding=True, verbose=False) as llm:
+        assert L.llama_pooling_type(llm.ctx) == L.LLAMA_POOLING_TYPE_RANK
+        assert L.llama_model_n_cls_out(llm.model) == 2
+        labels = [L.llama_model_cls_label(llm.model, i) for i in range(3)]
+        assert labels == [b"yes", b"no", None]
+        tokens = llm.tokenize(b"ab")
+        assert L.llama_decode(llm.ctx, L.llama_batch_get_one(tokens, len(tokens))) == 0
+        found = numbers(L.llama_get_embeddings_seq(llm.ctx, 0), 2)
+        assert found == pytest.approx(llm.embed("ab"))
+
+
+def test_embeddings_are_turned_off_and_on(embedded: Path, kernels: None, llm: L.Llama) -> None:
+    with pytest.raises(NotImplementedError, match="opened without embeddings"):
+        L.llama_set_embeddings(llm.ctx, True)
+    L.llama_set_embeddings(llm.ctx, False)
+    with embedder(embedded, 0) as other:
+        tokens = other.tokenize(TEXT.encode())
+        L.llama_set_embeddings(other.ctx, False)
+        L.llama_decode(other.ctx, L.llama_batch_get_one(tokens, len(tokens)))
+        assert L.llama_get_embeddings(other.ctx) is None
+        assert L.llama_get_logits_ith(other.ctx, 0) is None
+        L.llama_set_embeddings(other.ctx, True)
+        L.llama_memory_clear(L.llama_get_memory(other.ctx), True)
+        L.llama_decode(other.ctx, L.llama_batch_get_one(tokens, len(tokens)))
+        assert L.llama_get_embeddings(other.ctx) is not None

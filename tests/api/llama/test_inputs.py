@@ -169,8 +169,8 @@ def test_an_unknown_chat_format_is_named_with_those_there_are(stories: Path) -> 
             "n_batch: expected a whole number, found '8'",
         ),
         (
-            lambda llm: Llama(llm.model_path, pooling_type=4),
-            r"pooling_type: .*1 \(MEAN\).* found 4",
+            lambda llm: Llama(llm.model_path, pooling_type=5),
+            r"pooling_type: .*4 \(RANK\), found 5",
         ),
         (lambda llm: llm.load_state(None), "state: expected what `save_state` returns, found None"),
         (

@@ -295,7 +295,7 @@ def test_a_text_that_is_too_long_is_cut_where_it_may_be(server: Running) -> None
         ("generate", {"prompt": "word " * 2000}, "the context of 1024"),
         ("embed", {"input": {}}, "input"),
         ("embed", {"input": ["x"] * 2049}, "at most 2048 texts"),
-        ("embed", {"input": "x", "dimensions": 3}, "dimensions: expected 64"),
+        ("embed", {"input": "x", "dimensions": 65}, "dimensions: expected [1, 64]"),
         ("create", {}, "this server has one model"),
         ("copy", {}, "this server has one model"),
         ("push", {}, "this server has one model"),

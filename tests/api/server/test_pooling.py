@@ -11,7 +11,7 @@ import pytest
 
 from gguf_hub.api.llama import Llama
 from gguf_hub.gguf.edit import Edits, plan_edit
-from gguf_hub.run.generation.pooling import Pooling
+from gguf_hub.run.generation.pooling import Pooling, scaled
 from tests.api.server.running import Running
 from tests.api.server.scripted import post
 
@@ -78,11 +78,12 @@ def test_the_last_token_is_the_end_where_texts_have_one(server: Running, tmp_pat
 def test_a_type_that_does_not_run_is_refused_where_vectors_are_asked_for(
     server: Running, tmp_path: Path
 ) -> None:
-    path = edited(server.service.model_info.path, tmp_path / "a.gguf", pooling="4")
+    path = edited(server.service.model_info.path, tmp_path / "a.gguf", pooling="5")
     with ExitStack() as stack:
         running = Running(path, stack, {})
         answer = running.http.post("/v1/embeddings", json={"input": TEXT})
-        assert answer.status_code == 500
+        assert answer.status_code == 501
+        assert answer.json()["error"]["type"] == "not_supported_error"
         assert "`llama.pooling_type`: expected" in answer.json()["error"]["message"]
         assert post(running, "/v1/completions", prompt=TEXT, max_tokens=2)["choices"]
 
@@ -100,3 +101,63 @@ def test_langchain_pools_as_the_file_says(server: Running, tmp_path: Path, pooli
     normalized = GgufEmbeddings(client=plain.client)
     assert np.allclose(normalized.embed_query(TEXT), unit(expected), atol=1e-5)
     plain.client.close()
+
+
+@pytest.mark.parametrize("norm", [-1, 0, 1, 2, 3])
+def test_vectors_have_the_length_of_a_norm(server: Running, norm: int) -> None:
+    path = server.service.model_info.path
+    expected = scaled(np.array(library(Path(path), TEXT, n_ctx=64), np.float32).mean(axis=0), norm)
+    with ExitStack() as stack:
+        running = Running(Path(path), stack, {}, norm=norm)
+        one = post(running, "/v1/embeddings", input=TEXT)["data"][0]["embedding"]
+        ollama = post(running, "/api/embed", model="stories", input=TEXT)["embeddings"][0]
+    two = post(server, "/embedding", content=TEXT, embd_normalize=norm)[0]["embedding"][0]
+    three = post(server, "/v1/embeddings", input=TEXT, embd_normalize=norm)["data"][0]["embedding"]
+    for found in (one, two, three):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    assert np.allclose(ollama, unit(expected), atol=1e-5)  # Ollama's clients expect no other
+
+
+@pytest.mark.parametrize("norm", [-2, 2**31, "x", 0.5])
+def test_a_norm_that_is_none_is_refused(server: Running, norm: Any) -> None:
+    answer = post(server, "/v1/embeddings", 400, input=TEXT, embd_normalize=norm)
+    assert "embd_normalize: expected" in answer["error"]["message"]
+
+
+def test_the_first_numbers_of_a_vector_have_length_1(server: Running) -> None:
+    whole = post(server, "/v1/embeddings", input=TEXT)["data"][0]["embedding"]
+    for n in (1, 20, len(whole)):
+        found = post(server, "/v1/embeddings", input=TEXT, dimensions=n)["data"][0]["embedding"]
+        assert np.allclose(found, unit(whole[:n]), atol=1e-6)
+        body = {"model": "stories", "input": TEXT, "dimensions": n}
+        ollama = post(server, "/api/embed", **body)["embeddings"][0]
+        assert np.allclose(found, ollama, atol=1e-6)
+    plain = {"input": TEXT, "embd_normalize": -1}
+    cut = post(server, "/v1/embeddings", dimensions=5, **plain)["data"][0]["embedding"]
+    assert cut == post(server, "/v1/embeddings", **plain)["data"][0]["embedding"][:5]
+    for n in (0, -1, len(whole) + 1):
+        answer = post(server, "/v1/embeddings", 400, input=TEXT, dimensions=n)
+        assert f"dimensions: expected [1, {len(whole)}]" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("pooling", [Pooling.MEAN, Pooling.CLS, Pooling.LAST])
+def test_the_server_pools_as_it_is_told(server: Running, tmp_path: Path, pooling: Pooling) -> None:
+    path = edited(server.service.model_info.path, tmp_path / "a.gguf", pooling="1")
+    hidden = np.array(library(path, TEXT, n_ctx=64))
+    expected = {2: hidden[0], 3: hidden[-1]}.get(int(pooling), hidden.mean(axis=0))
+    with ExitStack() as stack:
+        running = Running(path, stack, {}, pooling=pooling)
+        found = post(running, "/v1/embeddings", input=TEXT)["data"][0]["embedding"]
+    assert np.allclose(found, unit(expected), atol=1e-5)
+
+
+def test_without_pooling_llama_servers_route_has_the_vector_of_each_token(server: Running) -> None:
+    path = Path(server.service.model_info.path)
+    with ExitStack() as stack:
+        running = Running(path, stack, {}, pooling=Pooling.NONE)
+        (found,) = post(running, "/embedding", content=TEXT)
+        answer = post(running, "/v1/embeddings", 400, input=TEXT)
+        ollama = post(running, "/api/embed", 400, model="stories", input=TEXT)
+    assert np.allclose(found["embedding"], library(path, TEXT, n_ctx=64), atol=1e-5)
+    assert "found the pooling type `none`" in answer["error"]["message"]
+    assert "found the pooling type `none`" in ollama["error"]

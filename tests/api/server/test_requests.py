@@ -59,7 +59,7 @@ def test_sillytaverns_bodies_are_taken_and_constrain_nothing(server: Running) ->
         ("completions", {"grammar": 'root ::= "a"', "json_schema": {"enum": [1]}}, "found both"),
         ("completions", {"prompt": "\ud83d"}, "surrogate"),
         ("completions", {"prompt": [1, [2]]}, "prompt"),
-        ("embeddings", {"input": "x", "dimensions": 3}, "dimensions: expected 64"),
+        ("embeddings", {"input": "x", "dimensions": 65}, "dimensions: expected [1, 64]"),
         ("chat/completions", {"messages": USER, "response_format": {"type": "regex"}}, "`regex`"),
         ("chat/completions", {"messages": USER, "json_schema": {"enum": [1]},
                               "response_format": {"type": "json_object", "value": {}}}, "found 2"),

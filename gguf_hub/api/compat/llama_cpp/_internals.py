@@ -23,7 +23,6 @@ from gguf_hub.api.llama import LlamaGrammar, LlamaValueError
 from gguf_hub.run.generation import GrammarCache
 from gguf_hub.run.sampler import Sampler, SamplerConfig
 
-_EMBED = "`Llama.embed` returns embeddings"
 _ONE_SEQUENCE = "a context has one sequence, 0; open a context for each"
 
 
@@ -195,9 +194,6 @@ class LlamaContext(Explained):
 
     _LACKS = {  # noqa: RUF012
         "set_n_threads": "threads are set when it is opened, by `Llama(n_threads=...)`",
-        "get_embeddings": _EMBED,
-        "get_embeddings_ith": _EMBED,
-        "get_embeddings_seq": _EMBED,
         "get_state_size": "`Llama.save_state().llama_state_size` is the size of its state",
         "kv_cache_seq_cp": _ONE_SEQUENCE,
         "kv_cache_seq_keep": _ONE_SEQUENCE,
@@ -260,6 +256,18 @@ class LlamaContext(Explained):
     def get_logits_ith(self, i: int) -> Any:
         """See ``llama_get_logits_ith``."""
         return c_context.llama_get_logits_ith(self.ctx, i)
+
+    def get_embeddings(self) -> Any:
+        """See ``llama_get_embeddings``."""
+        return c_context.llama_get_embeddings(self.ctx)
+
+    def get_embeddings_ith(self, i: int) -> Any:
+        """See ``llama_get_embeddings_ith``."""
+        return c_context.llama_get_embeddings_ith(self.ctx, i)
+
+    def get_embeddings_seq(self, seq_id: int) -> Any:
+        """See ``llama_get_embeddings_seq``."""
+        return c_context.llama_get_embeddings_seq(self.ctx, seq_id)
 
     @staticmethod
     def default_params() -> llama_context_params:

@@ -248,6 +248,48 @@ def llama_get_logits_ith(ctx: llama_context_p, i: Any, /) -> Any:
     return None if row is None else _pointer(row)
 
 
+# -- embeddings ----------------------------------------------------------------------------------
+
+
+def llama_set_embeddings(ctx: llama_context_p, embeddings: bool, /) -> None:
+    """Compute embeddings with the next batches, or logits alone.
+
+    Raises:
+        UnavailableError: The context was opened without ``embeddings``.
+    """
+    context = find(Context, ctx)
+    if embeddings and not context.llama.has_embeddings:
+        refuse("llama_set_embeddings", "the context was opened without embeddings",
+               "set `embeddings` of its parameters, or `Llama(embedding=True)`")  # fmt: skip
+    context.has_embeddings = bool(embeddings)
+
+
+def llama_get_embeddings(ctx: llama_context_p, /) -> Any:
+    """Return a pointer to the vectors of the last batch's tokens, [n, D]; None if pooled."""
+    hidden = find(Context, ctx).hidden
+    return None if hidden is None else _pointer(hidden)
+
+
+def llama_get_embeddings_ith(ctx: llama_context_p, i: Any, /) -> Any:
+    """Return a pointer to the vector of token ``i`` of the last batch, [D]; None without any.
+
+    Below 0 it counts from the last token.
+    """
+    hidden, at = find(Context, ctx).hidden, number(i)
+    if hidden is None or not -len(hidden) <= at < len(hidden):
+        return None
+    return _pointer(hidden[at])
+
+
+def llama_get_embeddings_seq(ctx: llama_context_p, seq_id: Any, /) -> Any:
+    """Return a pointer to a sequence's vector, [D], or scores of a reranker, [C].
+
+    None without pooling, or of another sequence than 0.
+    """
+    pooled = find(Context, ctx).pooled
+    return None if pooled is None or number(seq_id) else _pointer(pooled)
+
+
 def _pointer(numbers: Any) -> Any:
     return numbers.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
 

@@ -94,6 +94,20 @@ def llama_model_n_embd(model: llama_model_p, /) -> int:
     return find(ModelFile, model).hparams.n_embd
 
 
+llama_model_n_embd_inp = llama_model_n_embd_out = llama_model_n_embd
+
+
+def llama_model_n_cls_out(model: llama_model_p, /) -> int:
+    """Return how many scores a reranker has for a text."""
+    return find(ModelFile, model).hparams.of_graph().n_cls_out
+
+
+def llama_model_cls_label(model: llama_model_p, i: Any, /) -> bytes | None:
+    """Return the name of a score; None without one."""
+    labels, at = find(ModelFile, model).hparams.of_graph().classifier_labels, number(i)
+    return labels[at].encode() if 0 <= at < len(labels) else None
+
+
 def llama_model_n_layer(model: llama_model_p, /) -> int:
     """Return the number of layers."""
     return find(ModelFile, model).hparams.n_layer

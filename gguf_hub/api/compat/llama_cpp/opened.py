@@ -15,6 +15,7 @@ from gguf_hub.api.llama.context import plain_metadata
 from gguf_hub.gguf.arch import ARCHITECTURES
 from gguf_hub.gguf.hparams import HyperParameters, architecture
 from gguf_hub.gguf.shards import open_gguf
+from gguf_hub.run.generation.pooling import Pooling
 from gguf_hub.run.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -98,10 +99,43 @@ class Context:
             (0, file.vocabulary.tokenizer.n_vocab), np.float32
         )
         self._row_of: dict[int, int] = {}
+        # text and position of a batch whose logits were put off: embeddings do not need them
+        self._put_off: tuple[list[int], int] | None = None
+        self._hidden: NDArray[np.float32] | None = None
+        self._pooled: NDArray[np.float32] | None = None
+        self.has_embeddings = llama.has_embeddings
+
+    # -- embeddings ------------------------------------------------------------------------------
+
+    @property
+    def hidden(self) -> NDArray[np.float32] | None:
+        """Vectors of the tokens of the last batch, [n, D]; None where they are pooled."""
+        return self._hidden if self.llama.pooling_type() == Pooling.NONE else None
+
+    @property
+    def pooled(self) -> NDArray[np.float32] | None:
+        """What these are pooled to, [D], or a reranker's scores, [C]; None without pooling."""
+        if self._hidden is None or self.llama.pooling_type() == Pooling.NONE:
+            return None
+        if self._pooled is None:
+            self._pooled = np.ascontiguousarray(self.llama.pooler.vectors(self._hidden))
+        return self._pooled
+
+    def _embed(self, tokens: Sequence[int], position: int) -> None:
+        """Compute the vectors of a batch, and of what is in the cache before it."""
+        engine = self.llama.context.engine
+        text = [*engine.cached[:position], *tokens]
+        engine.reset()
+        self._hidden = self.llama.context.model.embed(text)[position:]
+        engine.adopt(text)
+        self._put_off = text, position
+
+    # -- logits ----------------------------------------------------------------------------------
 
     @property
     def logits(self) -> NDArray[np.float32]:
         """Logits after the tokens of the last batch that asked for them, [n, V]."""
+        self._finish()
         return self._logits
 
     def row(self, i: int) -> NDArray[np.float32] | None:
@@ -109,6 +143,7 @@ class Context:
 
         Below 0 it counts from the last one that did.
         """
+        self._finish()
         at = self._row_of.get(i, -1) if i >= 0 else len(self._logits) + i
         return self._logits[at] if 0 <= at < len(self._logits) else None
 
@@ -122,20 +157,39 @@ class Context:
         Args:
             tokens: Their ids.
             position: Of the first; the cache holds at least as many tokens.
-            wanted: Which rows of logits to keep.
+            wanted: Which rows of logits to keep; with embeddings all, as in llama.cpp.
 
         Raises:
             ContextFullError: They do not fit.
         """
+        self._put_off = self._hidden = self._pooled = None
+        with self.llama.context.lock:
+            if self.has_embeddings:
+                self._embed(tokens, position)
+            else:
+                self._compute(tokens, position, wanted)
+
+    def _finish(self) -> None:
+        """Compute the logits of the last batch, if that was put off; the cache stays as it is."""
+        if self._put_off is None:
+            return
+        (text, position), self._put_off = self._put_off, None
+        with self.llama.context.lock:
+            n_cached = self.llama.n_tokens  # of this text: a cache is only cut since
+            if n_cached < position:
+                self.llama.context.engine.extend(text[n_cached:position])
+            self._compute(text[position:], position, [True] * (len(text) - position))
+            self.truncate(n_cached)
+
+    def _compute(self, tokens: Sequence[int], position: int, wanted: Sequence[bool]) -> None:
         context, n_tokens = self.llama.context, len(tokens)
         indices = [i for i, is_wanted in enumerate(wanted) if is_wanted]
-        with context.lock:
-            context.engine.keep(position)
-            if len(context.recorder.scores) > 1:  # those of all tokens are kept anyway
-                context.engine.extend(tokens)
-                rows = context.recorder.scores[position : position + n_tokens][indices]
-            else:
-                rows = self._decode_each(tokens, indices)
+        context.engine.keep(position)
+        if len(context.recorder.scores) > 1:  # those of all tokens are kept anyway
+            context.engine.extend(tokens)
+            rows = context.recorder.scores[position : position + n_tokens][indices]
+        else:
+            rows = self._decode_each(tokens, indices)
         self._logits = np.ascontiguousarray(rows)
         self._row_of = {index: row for row, index in enumerate(indices)}
 

@@ -32,7 +32,7 @@ from gguf_hub.api.server.service import Service
 from gguf_hub.errors import ContextFullError, UsageError
 from gguf_hub.run.generation import Generation
 from gguf_hub.run.generation.chat import ChatPlan, schema_of
-from gguf_hub.run.generation.pooling import shorten
+from gguf_hub.run.generation.pooling import EUCLIDEAN, shorten
 from gguf_hub.run.generation.stops import stop_list
 
 router = APIRouter(prefix="/api", tags=["Ollama"])
@@ -164,7 +164,9 @@ async def embed(body: EmbedBody, request: Request) -> Response:
     name = await _check_model(body, request)
     service.check_dimensions(body.dimensions)
     texts = [body.input] if isinstance(body.input, str) else body.input
-    vectors, n_tokens = await _vectors(service, request, texts, truncate=body.truncate)
+    vectors, n_tokens = await _vectors(
+        service, request, texts, truncate=body.truncate, dimensions=body.dimensions
+    )
     ns = int((time.perf_counter() - start_time) * 1e9)
     durations = {"total_duration": ns, "load_duration": 0, "prompt_eval_count": n_tokens}
     return Json({"model": name, "embeddings": vectors, **durations})
@@ -181,14 +183,21 @@ async def embeddings(body: EmbeddingsBody, request: Request) -> Response:
 
 
 async def _vectors(
-    service: Service, request: Request, texts: list[str], *, truncate: bool
+    service: Service,
+    request: Request,
+    texts: list[str],
+    *,
+    truncate: bool,
+    dimensions: int | None = None,
 ) -> tuple[list[list[float]], int]:
     """Return a vector for each text, and the number of tokens of all."""
     if len(texts) > MAX_EMBEDDED:
         raise UsageError(f"expected at most {MAX_EMBEDDED} texts, found {len(texts)}")
     encode = partial(_encode, service, truncate=truncate)
     work = [await while_connected(request, service.pool.run(encode, text)) for text in texts]
-    vectors = await while_connected(request, service.embed(work)) if work else []
+    vectors = (
+        await while_connected(request, service.embed(work, EUCLIDEAN, dimensions)) if work else []
+    )
     return [vector.tolist() for vector in vectors], sum(map(len, work))
 
 
