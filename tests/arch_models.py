@@ -1,4 +1,7 @@
-"""Writes the models of ``tests/arch_recipes.py``, with weights that are the same everywhere."""
+"""Writes tiny models, with weights that are the same everywhere.
+
+They are those of ``tests/arch_recipes.py`` and of ``tests/encoder_recipes.py``.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from gguf_hub.gguf.format import Field, TensorInfo, TensorSpec
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.writer import plan_file
 from tests.arch_recipes import RECIPES, Recipe
+from tests.encoder_recipes import ENCODERS
 from tests.run.tokenizer.small import small_metadata
 
 N_EMBD = N_VOCAB = 64
@@ -30,7 +34,7 @@ POSITIONS = (9, 18, 19, 20, 21)
 SHAPES = {
     name: shape
     for line in """
-        token_embd output|D,V
+        token_embd output|D,V  token_types|D,2  position_embd|D,W
         rope_freqs rope_factors_long rope_factors_short|R
         per_layer_token_embd|PL,V  per_layer_model_proj|D,PL  per_layer_proj_norm|P
         inp_gate|D,P  proj|P,D  layer_output_scale|1
@@ -65,23 +69,25 @@ def write_arch_model(
     tensors: Callable[[list[TensorSpec]], list[TensorSpec]] = list,
     vocabulary: dict[str, Any] | None = None,
 ) -> Path:
-    """Write the model of a row of ``RECIPES``, F32 throughout.
+    """Write the model of a row of ``RECIPES`` or ``ENCODERS``, F32 throughout.
 
     Args:
         path: The file.
         name: The row.
         changed: The group (name without the layer's number) whose tensors get other values.
-        keys: Replaces keys of the row.
+        keys: Replaces keys of the row; None takes one away.
         tensors: What is written instead of the row's tensors.
         vocabulary: Keys of one with ``N_VOCAB`` tokens; without any, none.
     """
-    recipe = RECIPES[name]
+    recipe = recipe_of(name)
     merged = {**keys_of(recipe), **(keys or {})}
     fields = {
         "general.architecture": Field.of(recipe.arch),
-        **{f"{recipe.arch}.{key}": _field(value) for key, value in merged.items()},
+        **{f"{recipe.arch}.{key}": _field(v) for key, v in merged.items() if v is not None},
         **{key: Field.of(value) for key, value in (vocabulary or _NO_VOCABULARY).items()},
     }  # fmt: skip
+    if name in ENCODERS:
+        fields["tokenizer.ggml.token_type_count"] = Field.of(2)
     plan = plan_file(fields, tensors(tensor_specs(recipe)))
     data = bytearray(plan.size_bytes)
     data[: len(plan.header)] = plan.header
@@ -94,6 +100,11 @@ def write_arch_model(
         data[start : start + info.size_bytes] = found.tobytes()
     path.write_bytes(data)  # many are written: none waits for the disk as ``write_gguf`` does
     return path
+
+
+def recipe_of(name: str) -> Recipe:
+    """Return a row of ``RECIPES`` or ``ENCODERS``."""
+    return RECIPES[name] if name in RECIPES else ENCODERS[name]
 
 
 def letters() -> dict[str, Any]:
@@ -110,7 +121,7 @@ def letters() -> dict[str, Any]:
 @lru_cache(maxsize=2)
 def _unchanged(name: str) -> dict[str, np.ndarray]:
     """Return the values of a row's tensors: the same model is written many times in a row."""
-    recipe = RECIPES[name]
+    recipe = recipe_of(name)
     return {spec.name: values(recipe, spec, recipe.seed) for spec in tensor_specs(recipe)}
 
 
@@ -130,13 +141,13 @@ def tensor_specs(recipe: Recipe) -> list[TensorSpec]:
 def sizes(recipe: Recipe, layer: int) -> dict[str, int]:
     """Return what the symbols of shapes mean in a layer.
 
-    ``D`` n_embd, ``V`` n_vocab, ``H`` heads, ``d`` length of keys, ``e`` of values, ``Q`` and
-    ``O`` all heads', ``KV`` all keys', ``N`` part of a key without positions, ``R`` pairs that are
-    rotated, ``LQ`` and ``LK`` ranks of latents, ``F``, ``X``, ``Y`` widths of feed-forward, expert
-    and shared expert, ``E`` experts, ``M`` width of what they read, ``P`` width of per-layer
-    embeddings; of state-space layers ``I`` inner width, ``S`` state, ``G`` groups, ``T`` heads,
-    ``J`` width of a group, ``C`` channels of the convolution, ``CK`` its length; ``CC`` length of
-    a short convolution.
+    ``D`` n_embd, ``V`` n_vocab, ``W`` positions that the model was trained on, ``H`` heads, ``d``
+    length of keys, ``e`` of values, ``Q`` and ``O`` all heads', ``KV`` all keys', ``N`` part of a
+    key without positions, ``R`` pairs that are rotated, ``LQ`` and ``LK`` ranks of latents, ``F``,
+    ``X``, ``Y`` widths of feed-forward, expert and shared expert, ``E`` experts, ``M`` width of
+    what they read, ``P`` width of per-layer embeddings; of state-space layers ``I`` inner width,
+    ``S`` state, ``G`` groups, ``T`` heads, ``J`` width of a group, ``C`` channels of the
+    convolution, ``CK`` its length; ``CC`` length of a short convolution.
     """
     keys = keys_of(recipe)
 
@@ -153,9 +164,9 @@ def sizes(recipe: Recipe, layer: int) -> dict[str, int]:
     x = key("expert_feed_forward_length", key("feed_forward_length"))
     inner, state, groups = (key(f"ssm.{n}") for n in ("inner_size", "state_size", "group_count"))
     return {
-        "1": 1, "D": N_EMBD, "V": N_VOCAB, "H": N_HEAD, "d": d, "e": e, "Q": N_HEAD * d,
-        "O": N_HEAD * e, "KV": kv, "QKV": N_HEAD * d + 2 * kv, "N": d - rotated, "R": rotated // 2,
-        "NE": N_HEAD * (d - rotated + e), "LQ": key("attention.q_lora_rank"),
+        "1": 1, "D": N_EMBD, "V": N_VOCAB, "W": key("context_length"), "H": N_HEAD, "d": d, "e": e,
+        "Q": N_HEAD * d, "O": N_HEAD * e, "KV": kv, "QKV": N_HEAD * d + 2 * kv, "N": d - rotated,
+        "R": rotated // 2, "NE": N_HEAD * (d - rotated + e), "LQ": key("attention.q_lora_rank"),
         "LK": key("attention.kv_lora_rank"), "LR": key("attention.kv_lora_rank") + rotated,
         "F": key("feed_forward_length"), "X": x, "E": key("expert_count"),
         "Y": key("expert_shared_feed_forward_length", key("expert_shared_count", 1) * x),

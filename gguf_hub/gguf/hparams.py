@@ -21,6 +21,9 @@ from gguf_hub.gguf.format import AnyTensor, Field
 from gguf_hub.gguf.metadata import MAX_UINT, Metadata, bounds, or_none, whole_number
 from gguf_hub.gguf.strings import StringArray
 
+CAUSAL = "attention.causal"
+"""Key that tells, behind the architecture, whether a token sees those before it alone."""
+
 T = TypeVar("T", int, float, str, bool)
 K = TypeVar("K", bound="HyperParameter[Any]")
 

@@ -24,6 +24,7 @@ from gguf_hub.gguf.arch.states import state_sizes
 from gguf_hub.gguf.format import AnyTensor, Field, TensorInfo, ValueType
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.hparams import (
+    CAUSAL,
     GRAPH_HPARAMS,
     HPARAMS,
     CacheHyperParameters,
@@ -57,7 +58,6 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     H.rope_scaling.name: H.rope_scaling.words,
     "rope.scaling.alpha": (0, 1),
     "rope.scaling.yarn_log_multiplier": (0,),
-    "attention.causal": (True,),
     "attention.clamp_kqv": (0,),
     "attention.max_alibi_bias": (0,),
     "attention.output_scale": (1,),
@@ -193,6 +193,9 @@ def _key_problem(arch: Architecture, name: str, field: Field) -> str:
         return _value_problem(GRAPH_HPARAMS[name], field)
     if name == H.n_expert.name and arch.router is None:
         return "" if _is_one_of(field, (0,)) else _differs(field, (0,))
+    if name == CAUSAL:
+        expected = (not arch.is_encoder,)
+        return "" if _is_one_of(field, expected) else _differs(field, expected)
     if name in WITHOUT_EFFECT or name in _EQUAL or name in arch.ignores or is_for_senses(name):
         return ""
     if name in NEUTRAL:

@@ -96,7 +96,9 @@ class Measuring(contextlib.ExitStack):
         options = self._options
         path = fetch_argument(argument, options, self._progress)
         settings = model_settings(options, path, self._progress, n_ctx=n_ctx, n_logits=None)
-        loaded = self.enter_context(open_model(path, settings, progress=self._progress))
+        loaded = self.enter_context(
+            open_model(path, settings, is_generating=True, progress=self._progress)
+        )
         model, tokenizer = loaded.model, loaded.tokenizer
         self._inputs += [part.path for part in loaded.file.files]
         self.files.append(loaded.file)

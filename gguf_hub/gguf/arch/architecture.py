@@ -16,8 +16,10 @@ from gguf_hub.gguf.memory.states import StateKind
 
 H = GraphHyperParameters
 
-Activation = Literal["silu", "gelu", "relu2", "swiglu_oai"]
-"""SwiGLU, GeGLU with the tanh form, squared ReLU without a gate, gpt-oss' clamped SwiGLU."""
+Activation = Literal["silu", "gelu", "relu2", "swiglu_oai", "gelu_alone"]
+"""SwiGLU, GeGLU with the tanh form, squared ReLU without a gate, gpt-oss' clamped SwiGLU, and GELU
+without a gate."""
+UNGATED = ("relu2", "gelu_alone")
 
 BIASES = ("attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias", "ffn_gate.bias",
           "ffn_up.bias", "ffn_down.bias")  # fmt: skip
@@ -43,6 +45,7 @@ class Windows:
             other layers.
         only_of: The one number of layers whose models have windows; None for any.
         is_full_first: The first of ``period`` layers attends to all, not the last.
+        is_symmetric: Half of the window lies before a position, half behind it.
         has_own_heads: Heads there have a length of their own, ``rope.dimension_count_swa`` of it
             is rotated, and ``rope_freqs`` does not count.
     """
@@ -55,6 +58,7 @@ class Windows:
     freq_base: float | None = None
     only_of: int | None = None
     is_full_first: bool = False
+    is_symmetric: bool = False
     has_own_heads: bool = False
 
     def has_window(self, i: int, period: int) -> bool:
@@ -113,17 +117,23 @@ class Temperature:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A decoder of attention and feed-forward networks; by default Llama's, rotated as GPT-NeoX's.
+    """Layers of attention and feed-forward networks; by default Llama's, rotated as GPT-NeoX's.
 
     Attributes:
         name: ``general.architecture``.
         rope: Which elements of a head are a pair: ``norm`` for neighbours, ``neox`` for those that
             are half of the rotated ones apart; None where nothing is rotated.
+        is_encoder: A token sees all of its text, and there is no head: what is computed of a text
+            are vectors of its tokens.
+        has_positions: A vector that was learned for each position is added to the embeddings.
+        has_embedding_norm: They are normed then, before the first layer.
+        is_post_normed: Norms stand behind what is added to the residual stream, not before it is
+            read: ``attn_output_norm`` and ``layer_output_norm``.
         states: Layers that carry a state; None where all attend.
         has_query_gates: ``attn_q`` holds a gate behind each head's queries; results of attention
             are multiplied with its sigmoid.
         is_one_part: A layer is attention, a state or a feed-forward network, not two of these.
-        output_norm: What stands before the head.
+        output_norm: What stands before the head; empty for nothing.
         rope_skip: Every so many layers one has no rotation; 0 for none.
         halves_with_sections: The halves of a head are rotated instead of neighbours where the file
             has sections of positions, as of models that see.
@@ -162,6 +172,10 @@ class Architecture:
 
     name: str
     rope: Literal["norm", "neox"] | None = "neox"
+    is_encoder: bool = False
+    has_positions: bool = False
+    has_embedding_norm: bool = False
+    is_post_normed: bool = False
     states: States | None = None
     has_query_gates: bool = False
     is_one_part: bool = False
@@ -199,4 +213,4 @@ class Architecture:
     @property
     def is_gated(self) -> bool:
         """Whether the feed-forward network has a gate beside ``up``."""
-        return self.activation != "relu2"
+        return self.activation not in UNGATED

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
+from gguf_hub.gguf.arch.encoders import OF_CLASSIFIERS, encoder_vectors
 from gguf_hub.gguf.arch.latents import latents_of
 from gguf_hub.gguf.arch.states import StateLayers
 from gguf_hub.gguf.experts import group_split, wanted_experts
@@ -123,6 +124,7 @@ class Graph:
             layer.has_ffn and (arch.has_dense_beside or not layer.has_experts) for layer in layers
         )
         return {
+            "is_encoder": arch.is_encoder,
             "layers": layers,
             "has_dense_layers": has_experts and is_mixed,
             "has_dense_beside": has_experts and arch.has_dense_beside,
@@ -282,7 +284,8 @@ class Graph:
         if windows is None or windows.only_of not in (None, h.n_layer):
             return 0
         length = h.get(H.n_swa, windows.default)
-        return windows.fixed if length and windows.fixed else length
+        length = windows.fixed if length and windows.fixed else length
+        return length // 2 + 1 if length and windows.is_symmetric else length
 
     def _is_windowed(self, i: int) -> bool:
         flags = self._flags
@@ -313,10 +316,13 @@ class Graph:
         h, d = self.hparams, self.hparams.n_embd
         n_rows, half = h.n_embd_rows, h.n_rot // 2
         yield TensorSpec("token_embd.weight", (d, n_rows))
-        yield TensorSpec(f"{self.arch.output_norm}.weight", (d,), True)
+        for name, shape in encoder_vectors(self.arch, h, there):
+            yield TensorSpec(name, shape, True)
+        if self.arch.output_norm:
+            yield TensorSpec(f"{self.arch.output_norm}.weight", (d,), True)
         if "attn_norm.bias" in self.arch.needs:
             yield TensorSpec("output_norm.bias", (d,), True)
-        if "output.weight" in there:
+        if "output.weight" in there and not self.arch.is_encoder:
             yield TensorSpec("output.weight", (d, n_rows))
         for name in ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"):
             if name in there:
@@ -335,9 +341,11 @@ class Graph:
     def ignored(self, name: str) -> bool:
         """Tell whether a tensor is there for no graph to read.
 
-        It is of a block that predicts further tokens, or makes keys and values in a layer that
-        reads those of another.
+        It is of a block that predicts further tokens, makes keys and values in a layer that reads
+        those of another, or classifies the vectors of an encoder.
         """
+        if self.arch.is_encoder and name in OF_CLASSIFIERS:
+            return True
         block, _, rest = name.removeprefix("blk.").partition(".")
         if not (name.startswith("blk.") and rest and block.isdecimal()):
             return False
@@ -464,6 +472,8 @@ class Graph:
             others |= {*_OF_DENSE}
         if not layer.n_head_kv:
             others |= {name for name in shapes if name.startswith(_OF_ATTENTION)}
+        if not arch.is_gated:
+            others.add("ffn_gate.bias")
         if layer.n_back_kv:
             others |= {*_OF_KEYS, "attn_qkv.bias"}
         if not self.n_embd_per_layer:

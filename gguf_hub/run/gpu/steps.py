@@ -150,10 +150,14 @@ STEPS: dict[str, Callable[[Step], list[Operation]]] = {
 CPU_ONLY = (
     "get_rows",
     "rope_table",
+    "text_attention",
+    "add_positions",
+    "gelu",
     "prefetch_experts",
     "decode",
     "encode",
     "encode_weighted",
     "read_bytes",
 )
-"""Steps that stay on the CPU: they read rows of the file, or compute in float64."""
+"""Steps that stay on the CPU: they read rows of the file, compute in float64, or are of encoders
+alone."""

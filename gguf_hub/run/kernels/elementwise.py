@@ -130,3 +130,10 @@ def relu2(tid, nth, n, f, q, kv, w, gate, width, count):
     for i in range(first, last):
         x = f[np.uintp(gate + i)]
         f[np.uintp(gate + i)] = np.float32(0) if x < np.float32(0) else x * x
+
+
+def gelu(tid, nth, n, f, q, kv, w, gate, width, count):
+    """GELU with the tanh form, in place (arXiv 1606.08415, section 2); see ``gelu_mul``."""
+    first, last = share(n[count] * width, tid, nth)
+    for i in range(first, last):
+        f[np.uintp(gate + i)] = gelu32(f[np.uintp(gate + i)])

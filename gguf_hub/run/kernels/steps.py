@@ -271,3 +271,14 @@ def scale_by_position(tid, nth, n, f, q, kv, w, x, width, scale, length, offset)
             factor = np.float32(1.0 + np.float64(f[scale]) * stretch)
             for i in range(width):
                 f[np.uintp(x + width * t + i)] *= factor
+
+
+def add_positions(tid, nth, n, f, q, kv, w, x, width, table, n_positions):
+    """Add the row of each token's position, of ``n_positions`` that were learned."""
+    first, last = share(n[N_TOKENS], tid, nth)
+    for number in range(n[N_SEQUENCES]):
+        t0, n_tokens, start, _, _ = sequence(n, number)
+        for t in range(max(first, t0), min(last, t0 + n_tokens)):
+            row = table + width * (start + t - t0)
+            for i in range(width):
+                f[np.uintp(x + width * t + i)] += f[np.uintp(row + i)]

@@ -164,6 +164,12 @@ class AttentionWriter(LatentWriter):
         self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], types: str
     ) -> None:
         c, at, g = self._config, self._at, layer.graph
+        if c.is_encoder:
+            self._add(f"text_attention.{types}", is_last=True, q0=at.queries,
+                      scratch=at.attention_scratch, y=at.attn_out.x,
+                      scale=self._scalar(self._score_scale(g.head_dim)), window=g.window,
+                      slopes=0, has_slopes=0, **self._cache(layer, own))  # fmt: skip
+            return
         sinks = vectors.get("attn_sinks.weight")
         self._add(
             f"attention.{types}", is_last=True, q0=at.queries, scratch=at.attention_scratch,
@@ -196,3 +202,4 @@ class AttentionWriter(LatentWriter):
         self._bias(vectors, "attn_output", target, matrix.n_out, stream.count)
         is_after = not self._config.arch.post_attention_norm_is_before_ffn
         self._join(vectors, "post_attention_norm.weight" if is_after else "", stream)
+        self._post_norm(vectors, "attn_output_norm.weight", stream)

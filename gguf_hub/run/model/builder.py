@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from gguf_hub.gguf.arch.encoders import POSITIONS, TOKEN_TYPES
 from gguf_hub.gguf.memory.layout import Activations, LayerOffsets
 from gguf_hub.run.kernels.vm.extents import Bounds, Span
 from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS
@@ -37,12 +38,13 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWr
         if layers:
             self._rope_tables()
         stream = Stream(at.residual, at.attn_out)
-        is_parallel = self._config.arch.is_parallel  # all tokens of the last layer go on, too
+        # all tokens of the last layer go on, too
+        keeps_all = self._config.arch.is_parallel or self._config.is_encoder
         for i, (layer, own) in enumerate(zip(layers, at.layers, strict=True)):
             self._layer = stage.first + i
             vectors = self._place(layer.vectors, own.vectors)
             source = self._mix(layer, own, vectors)
-            if stage.has_head and layer is layers[-1] and not is_parallel:
+            if stage.has_head and layer is layers[-1] and not keeps_all:
                 stream = self._outputs(stream, layer.graph.n_embd_attn)
             if layer.graph.n_embd_attn:
                 self._project(layer, vectors, stream)
@@ -55,8 +57,10 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWr
                           factor=vectors["layer_output_scale.weight"],
                           count=stream.count)  # fmt: skip
         self._layer = self._config.n_layer
-        if stage.has_head:
-            self._head(stream if layers and not is_parallel else self._outputs(stream, 0))
+        if stage.has_head and self._config.is_encoder:
+            self._token_vectors()
+        elif stage.has_head:
+            self._head(stream if layers and not keeps_all else self._outputs(stream, 0))
         return Program(
             steps=tuple(self._steps),
             layout=at,
@@ -92,7 +96,8 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWr
 
     def _embed(self) -> None:
         at, c, embedding = self._at, self._config, self._weights.token_embd
-        is_scaled, is_last = c.embedding_scale != 1, not self._has_rope
+        is_scaled, has_more = c.embedding_scale != 1, c.arch.has_embedding_norm
+        is_last = has_more or not self._has_rope
         self._add(
             f"get_rows.{embedding.type.name}", is_last=is_scaled or is_last,
             w0=embedding.offset, row_bytes=embedding.row_bytes, n_in=embedding.n_in,
@@ -101,6 +106,30 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWr
         if is_scaled:
             self._add("scale_rows", is_last=is_last, x=at.residual, width=c.n_embd,
                       factor=self._scalar(c.embedding_scale), count=N_TOKENS)  # fmt: skip
+        if has_more:
+            self._complete_embeddings()
+
+    def _complete_embeddings(self) -> None:
+        """Add what a token is and where it stands, and norm the sum, as BERT does."""
+        at, d = self._at, self._config.n_embd
+        vectors = self._place(self._weights.vectors, at.head)
+        if TOKEN_TYPES in vectors:
+            self._add("add_bias", y=at.residual, bias=vectors[TOKEN_TYPES], width=d, count=N_TOKENS)
+        if POSITIONS in vectors:
+            self._add("add_positions", x=at.residual, width=d, table=vectors[POSITIONS],
+                      n_positions=self._config.n_ctx_train)  # fmt: skip
+        self._norm(vectors, "token_embd_norm.weight", at.residual, at.residual, d, N_TOKENS)
+
+    def _token_vectors(self) -> None:
+        """Write what an encoder makes of each token."""
+        c, at = self._config, self._at
+        vectors = self._place(self._weights.vectors, at.head)
+        if c.arch.output_norm:
+            name = f"{c.arch.output_norm}.weight"
+            self._norm(vectors, name, at.residual, at.hidden.x, c.n_embd, N_TOKENS)
+        else:
+            self._add("copy_rows", x=at.residual, width=c.n_embd, rows=at.rows, y=at.hidden.x,
+                      count=N_OUTPUTS)  # fmt: skip
 
     def _outputs(self, stream: Stream, n_embd_attn: int) -> Stream:
         """Go on with the rows that want logits; keys and values of the others are in the cache.

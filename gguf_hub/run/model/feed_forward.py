@@ -11,7 +11,7 @@ from gguf_hub.run.model.steps import StepWriter, Stream
 from gguf_hub.run.model.weights import Experts, Layer, Matrix
 
 _ACTIVATIONS = {"silu": "silu_mul", "gelu": "gelu_mul", "relu2": "relu2",
-                "swiglu_oai": "swiglu_oai"}  # fmt: skip
+                "swiglu_oai": "swiglu_oai", "gelu_alone": "gelu"}  # fmt: skip
 _FUNCTIONS = {"chosen": 0, "softmax": 1, "sigmoid": 2}
 """Numbers of ``top_k_gate``; 3 is ``sigmoid``, chosen by logits."""
 
@@ -40,6 +40,7 @@ class FeedForwardWriter(StepWriter):
             self._dense(layer, "", vectors, source, rows, target, stream.count,
                         is_added=target == stream.x)  # fmt: skip
         self._join(vectors, "post_ffw_norm.weight", stream)
+        self._post_norm(vectors, "layer_output_norm.weight", stream)
 
     def _side_by_side(
         self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], stream: Stream
@@ -86,8 +87,9 @@ class FeedForwardWriter(StepWriter):
 
     def _activate(self, gate: Activations, up: int, readers: list[Matrix], count: int) -> None:
         """Compute the activation over the gate's rows, quantised for what reads them."""
-        kernel = _ACTIVATIONS[self._config.arch.activation]
-        if kernel == "relu2":
+        arch = self._config.arch
+        kernel = _ACTIVATIONS[arch.activation]
+        if not arch.is_gated:
             self._add(kernel, gate=gate.x, width=gate.width, count=count)
         else:
             self._add(kernel, gate=gate.x, up=up, width=gate.width, count=count)

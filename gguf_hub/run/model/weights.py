@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.errors import GgufError, UnsupportedGgufError
+from gguf_hub.gguf.arch.encoders import TOKEN_TYPES
 from gguf_hub.gguf.arch.graph import (
     FUSED_EXPERTS,
     Graph,
@@ -127,7 +128,7 @@ class Weights:
 
     def active_bytes(self, config: ModelConfig, *, has_head: bool = True) -> int:
         """Return the bytes of weights that one token reads: of the experts only those used."""
-        total = self.output.size_bytes if has_head else 0
+        total = self.output.size_bytes if has_head and not config.is_encoder else 0
         if project := self.matrices.get("per_layer_model_proj"):
             total += project.size_bytes
         for layer in self.layers:
@@ -250,6 +251,8 @@ class _WeightReader:
             output = tensors.rows("output.weight", c.n_embd, c.n_vocab)
         vectors = {name: tensors.floats(name) for name in self._vectors[""]
                    if name not in _ROPE_FACTORS.values()}  # fmt: skip
+        if TOKEN_TYPES in vectors:
+            vectors[TOKEN_TYPES] = vectors[TOKEN_TYPES][: c.n_embd]  # the first of them
         return Weights(
             token_embd=token_embd,
             layers=tuple(self._layer(i) for i in range(c.n_layer)),

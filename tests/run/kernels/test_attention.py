@@ -52,6 +52,8 @@ class Variant:
     scale: float = 0.0
     is_neox: bool = False
     n_rot: int = -1
+    is_text: bool = False
+    has_slopes: bool = False
 
 
 PLAIN = Variant()
@@ -73,7 +75,7 @@ def builder(request: pytest.FixtureRequest) -> KernelBuilder:
 def kernels_of(isa: str) -> list[str]:
     """What is run here on an instruction set."""
     names = [f"{step}.{types}" for step in ("attention", "rope_store") for types in types_of(isa)]
-    return ["run_program", "rope_table", *names]
+    return ["run_program", "rope_table", "text_attention.F32.F32", *names]
 
 
 def types_of(isa: str) -> Sequence[str]:
@@ -125,9 +127,14 @@ class Layer:
                  n_ctx=padded, scale=at["scale"], window=variant.window, chunk=variant.chunk,
                  cap=at["cap"], sinks=at["sinks"], has_sinks=variant.has_sinks, **shared),
         ]  # fmt: skip
+        if variant.is_text:
+            self.steps[-1] = step(
+                f"text_attention.{types}", q0=at["q0"], scratch=at["scratch"], y=at["y"],
+                n_ctx=padded, scale=at["scale"], window=variant.window, slopes=at["sinks"],
+                has_slopes=variant.has_slopes, **shared)  # fmt: skip
         self.put("scale", np.array([variant.scale or d**-0.5]))
         self.put("cap", np.array([variant.cap]))
-        self.put("sinks", sinks_of(heads))
+        self.put("sinks", slopes_of(heads) if variant.has_slopes else sinks_of(heads))
 
     def put(self, name: str, values: np.ndarray) -> None:
         self.memory.f[self.at[name] :][: values.size] = values.reshape(-1)
@@ -172,6 +179,11 @@ def sinks_of(heads: Heads) -> np.ndarray:
     return np.linspace(-3, 6, heads.n_head).astype(np.float32)
 
 
+def slopes_of(heads: Heads) -> np.ndarray:
+    """What scores lose for each position between."""
+    return np.linspace(0.5, 0.01, heads.n_head).astype(np.float32)
+
+
 def rotated(
     x: np.ndarray, rope: RopeConfig, position: int = 0, *, is_neox: bool = False
 ) -> np.ndarray:
@@ -193,7 +205,7 @@ def rotated(
 def oracle(
     q: np.ndarray, k: np.ndarray, v: np.ndarray, rope: RopeConfig, variant: Variant = PLAIN
 ) -> np.ndarray:
-    """Causal attention of all tokens in float64: [T, H, d]."""
+    """Attention of all tokens in float64, causal unless of a text: [T, H, d]."""
     heads = Heads(q.shape[1], k.shape[1], q.shape[2])
     q, k = (rotated(x.astype(float), rope, is_neox=variant.is_neox) for x in (q, k))
     group = heads.n_head // heads.n_head_kv
@@ -203,7 +215,12 @@ def oracle(
         scores = variant.cap * np.tanh(scores / variant.cap)
     at = np.arange(len(q))
     hidden = at[:, None] < at
-    if variant.window:
+    if variant.is_text:
+        distance = abs(at[:, None] - at)
+        hidden = distance >= (variant.window or len(q))
+        if variant.has_slopes:
+            scores -= slopes_of(heads)[:, None, None].astype(float) * distance
+    elif variant.window:
         hidden |= at <= at[:, None] - variant.window
     if variant.chunk:
         hidden |= at < at[:, None] // variant.chunk * variant.chunk
@@ -238,6 +255,24 @@ def test_equals_float64(heads: Heads, types: str, builder: KernelBuilder) -> Non
         found = layer.run(machine, q, k, v, 0)
     worst = np.abs(found - oracle(q, k, v, layer.rope)).max()
     assert worst < max(TOLERANCE[type_] for type_ in types.split("."))
+
+
+@pytest.mark.parametrize("window", [0, 1, 65, 300])
+@pytest.mark.parametrize("has_slopes", [False, True])
+@pytest.mark.parametrize("heads", [SHAPES[1], SHAPES[2], SHAPES[3]], ids=str)
+def test_of_a_text_equals_float64(
+    heads: Heads, has_slopes: bool, window: int, builder: KernelBuilder
+) -> None:
+    variant = Variant(window=window, is_text=True, has_slopes=has_slopes)
+    n, found = cache.CHUNK + 37, []
+    q, k, v = random_qkv(heads, n)
+    for n_threads in (1, 3):
+        layer = Layer(heads, "F32.F32", n, n_threads, variant)
+        with CompiledMachine(builder, layer.memory, n_threads) as machine:
+            found.append(layer.run(machine, q, k, v, 0))
+    expected = oracle(q, k, v, layer.rope, variant)
+    np.testing.assert_allclose(found[0], expected, atol=TOLERANCE["F32"])
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.slow

@@ -125,6 +125,10 @@ CASES: dict[str, tuple[str, dict[str, np.ndarray], dict[str, int], str, Callable
         "swiglu_oai", {"gate": 3 * G, "up": 5 * X}, {"width": D}, "gate", swiglu_oai),
     "relu2": (
         "relu2", {"gate": G}, {"width": D}, "gate", lambda gate: np.maximum(gate, 0) ** 2),
+    "gelu": ("gelu", {"gate": G}, {"width": D}, "gate", lambda gate: gelu(gate)),
+    "add_positions": (
+        "add_positions", {"x": X, "table": floats(16, D)}, {"width": D, "n_positions": 16},
+        "x", lambda x, table: x + table[7 : 7 + T]),
     "scale_by_position": (
         "scale_by_position", {"x": X, "scale": one(0.1)}, {"width": D, "length": 3, "offset": 1},
         "x", lambda x, scale:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gguf_hub.gguf.arch.architecture import Architecture
-from gguf_hub.gguf.arch.families import deepseek, gemma, hybrid, llama, more, qwen
+from gguf_hub.gguf.arch.families import deepseek, encoders, gemma, hybrid, llama, more, qwen
 
-_MODULES = (deepseek, gemma, hybrid, llama, more, qwen)
+_MODULES = (deepseek, encoders, gemma, hybrid, llama, more, qwen)
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     record.name: record

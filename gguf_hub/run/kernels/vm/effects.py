@@ -40,6 +40,8 @@ _OUTPUTS: dict[str, dict[str, str]] = {
     "rotate": {"x": "updated"},
     "rope_store": {"q0": "updated", "k0": "updated", "k_cache": "updated", "v_cache": "updated"},
     "attention": {"y": "written"},
+    "text_attention": {"y": "written"},
+    "add_positions": {"x": "updated"},
     "causal_conv": {"y": "written", "state": "updated"},
     "mamba2_scan": {"y": "written", "state": "updated"},
     "delta_scan": {"y": "written", "state": "updated"},
@@ -57,6 +59,7 @@ _OUTPUTS: dict[str, dict[str, str]] = {
     "gelu_mul": _ACTIVATION,
     "swiglu_oai": _ACTIVATION,
     "relu2": _ACTIVATION,
+    "gelu": _ACTIVATION,
     "combine": {"x": "written"},
     "read_bytes": {"results": "written"},
 }  # fmt: skip
@@ -72,7 +75,7 @@ _POINTERS = {
     "f": {
         "x", "y", "xf", "q0", "k0", "v0", "gate", "up", "table", "state", "logits", "weights",
         "partial", "scratch", "results", "gain", "bias", "biases", "scales", "scale", "factor",
-        "importance",
+        "importance", "slopes",
         "cap", "sinks", "epsilon", "frequencies", "taps", "dt", "dt_bias", "a", "d", "beta",
         "alpha",
     },

@@ -79,6 +79,14 @@ def _scale_by_position(
     yield Extent("f", scale, 1)
 
 
+def _add_positions(call: Call, x: int, width: int, table: int, n_positions: int) -> Extents:
+    end = call.span.end
+    require(end <= n_positions, "position {} of {}", end - 1, n_positions)
+    yield call.sequences()
+    yield Extent("f", x, width * call.span.n_tokens)
+    yield Extent("f", table, width * n_positions)
+
+
 def _rope_table(call: Call, frequencies: int, half: int, factor: int, table: int) -> Extents:
     yield call.sequences()
     yield Extent("f", frequencies, 2 * half)
@@ -135,6 +143,18 @@ def _attention(
     yield Extent("f", scale, 1)
     yield Extent("f", cap, 1)
     yield Extent("f", sinks, n_head if has_sinks else 0)
+
+
+def _text_attention(
+    call: Call, q0: int, n_head: int, n_head_kv: int, head_dim: int, value_dim: int, k_cache: int,
+    v_cache: int, n_ctx: int, scratch: int, y: int, scale: int, window: int, slopes: int,
+    has_slopes: int,
+) -> Extents:  # fmt: skip
+    require(call.span.end <= n_ctx, "position {} in a cache of {}", call.span.end - 1, n_ctx)
+    yield from _attention(
+        call, q0, n_head, n_head_kv, head_dim, value_dim, k_cache, v_cache, n_ctx, scratch, y,
+        scale, window, 0, scale, slopes, has_slopes,
+    )  # fmt: skip
 
 
 # -- experts ---------------------------------------------------------------------------------------
@@ -217,12 +237,15 @@ GRAPH_EXTENTS: dict[str, Callable[..., Extents]] = {
     "rotate": _rotate,
     "rope_store": _rope_store,
     "attention": _attention,
+    "text_attention": _text_attention,
+    "add_positions": _add_positions,
     "top_k_gate": _top_k_gate,
     "scale_pairs": _scale_pairs,
     "silu_mul": _two_rows,
     "gelu_mul": _two_rows,
     "swiglu_oai": _two_rows,
     "relu2": _relu2,
+    "gelu": _relu2,
     "combine": _combine,
 }
 """Step -> what it can touch."""

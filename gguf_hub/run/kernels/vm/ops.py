@@ -81,6 +81,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "mul_rows": ("y", "y_stride", "x", "x_stride", "width", "count"),
     # x[t] times 1 + scale * ln(floor((position + offset) / length) + 1)
     "scale_by_position": ("x", "width", "scale", "length", "offset"),
+    # x[t] plus the row of its position
+    "add_positions": ("x", "width", "table", "n_positions"),
     # activation rows in the form that a weight type is multiplied with
     "quantize_q8_0": ("x", "width", "xq", "xf", "count", "per_row"),
     "quantize_q8_k": ("x", "width", "xq", "xf", "count", "per_row"),
@@ -106,6 +108,11 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
         "q0", "n_head", "n_head_kv", "head_dim", "value_dim", "k_cache", "v_cache", "n_ctx",
         "scratch", "y",
         "scale", "window", "chunk", "cap", "sinks", "has_sinks",
+    ),
+    # the same, not causal: of texts that the call brings whole; without caps and sinks
+    "text_attention": (
+        "q0", "n_head", "n_head_kv", "head_dim", "value_dim", "k_cache", "v_cache", "n_ctx",
+        "scratch", "y", "scale", "window", "slopes", "has_slopes",
     ),
     # what carries a state from token to token: causal convolution, Mamba-2, gated delta net
     "causal_conv": (
@@ -146,6 +153,8 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
     "gelu_mul": ("gate", "up", "width", "count"),
     "swiglu_oai": ("gate", "up", "width", "count"),
     "relu2": ("gate", "width", "count"),
+    # GELU without a gate, in place
+    "gelu": ("gate", "width", "count"),
     # x[t] (+)= sum over its pairs of (weight *) y[pair]
     "combine": ("y", "weights", "n_expert_used", "width", "x", "count", "is_added", "is_weighted"),
     # read bytes of the file and do nothing with them: how fast memory is
@@ -155,8 +164,13 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
 ``sinks``, ``gain``, ``bias`` and ``frequencies`` are offsets in ``f``; ``count`` is an index of the
 header of ``n``; ``is_`` and ``has_`` are 0 or 1. Of ``attention``, a query at position p sees
 positions > p - ``window`` and >= p // ``chunk`` * ``chunk``, where these are not 0; scores are
-capped unless the float at ``cap`` is 0; a head's sink is a score whose value is 0."""
+capped unless the float at ``cap`` is 0; a head's sink is a score whose value is 0. Of
+``text_attention`` it sees positions less than ``window`` before and after p, or all; a head's
+scores lose its slope for each position between."""
 
+
+CACHED = ("rope_store", "attention", "text_attention")
+"""Steps whose kernels differ by the types of keys and values in the cache."""
 
 MEMORY = ("tid", "nth", "n", "f", "q", "kv", "w")
 """Parameters of every step before its own."""
