@@ -5,7 +5,17 @@
 
 from __future__ import annotations
 
-from tests.arch_recipes import ATTENTION, BIASES, Recipe
+from tests.arch_recipes import (
+    ATTENTION,
+    BIASES,
+    DENSE,
+    FFN,
+    HEAD_NORMS,
+    POST_NORMS,
+    WIDE,
+    WINDOW,
+    Recipe,
+)
 
 _POST_NORMS = "attn_output_norm attn_output_norm.bias layer_output_norm layer_output_norm.bias"
 _INPUTS = "token_types token_embd_norm token_embd_norm.bias"
@@ -15,6 +25,13 @@ _BERT_KEYS = {
     "attention.layer_norm_rms_epsilon": None, "attention.layer_norm_epsilon": 1e-3,
     "rope.freq_base": None, "rope.dimension_count": None,
 }  # fmt: skip
+_NOMIC_KEYS = {**_BERT_KEYS, "rope.freq_base": 100.0, "rope.dimension_count": 16}
+_GEMMA = f"{DENSE} {HEAD_NORMS} {POST_NORMS}"
+_DENSE = {
+    "dense_2_feat_in": 64, "dense_2_feat_out": 192, "dense_3_feat_in": 192, "dense_3_feat_out": 64,
+}  # fmt: skip
+_MODERN = "attn_norm attn_qkv attn_output ffn_norm ffn_up:D,2F ffn_down"
+_WINDOW = {"attention.sliding_window": 7}
 _BERT = f"{ATTENTION} {BIASES} attn_output.bias {_POST_NORMS} {_UNGATED}"
 
 VECTOR_POSITIONS = (0, 9, 21)
@@ -25,4 +42,22 @@ ENCODERS: dict[str, Recipe] = {
     "bert-fused": Recipe(  # as DistilBERT: no types of tokens; and without biases
         "bert", [f"attn_qkv attn_output {_POST_NORMS} ffn_up ffn_down"] * 2, _BERT_KEYS,
         "token_embd_norm token_embd_norm.bias position_embd"),
+    "nomic-bert": Recipe(
+        "nomic-bert", [f"attn_qkv attn_output {_POST_NORMS} {FFN}"] * 3, _NOMIC_KEYS, _INPUTS),
+    "gemma-embedding": Recipe(
+        "gemma-embedding", [_GEMMA] * 7,
+        {**WIDE, **WINDOW, "rope.freq_base": 200.0, **_DENSE},
+        "output_norm dense_2:D,3D dense_3:3D,D", embedding=0.2),
+    "gemma-embedding-pattern": Recipe(  # without the dense layers
+        "gemma-embedding", [_GEMMA] * 4,
+        {**WIDE, **WINDOW, "attention.sliding_window_pattern": 3, "rope.freq_base": 200.0,
+         "rope.freq_base_swa": 50.0, "attention.causal": False}, "output_norm", embedding=0.2),
+    "modern-bert": Recipe(
+        "modern-bert", [_MODERN.removeprefix("attn_norm "), *[_MODERN] * 4],
+        {**_NOMIC_KEYS, **_WINDOW, "rope.freq_base_swa": 50.0}, "output_norm token_embd_norm"),
+    "modern-bert-silu": Recipe(
+        "modern-bert", [_MODERN] * 4,
+        {**_NOMIC_KEYS, **_WINDOW, "attention.sliding_window_pattern": 2,
+         "hidden_activation": "silu", "rope.scaling.type": "none"},
+        "output_norm token_embd_norm", unused="rope.scaling.type"),
 }  # fmt: skip

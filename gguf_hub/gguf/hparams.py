@@ -347,6 +347,13 @@ class GraphHyperParameters(CacheHyperParameters):
     n_lora_q = WholeNumber("attention.q_lora_rank", 0)
     n_lora_kv = WholeNumber("attention.kv_lora_rank", least=1)
     temperature_length = WholeNumber("attention.temperature_length", 0)
+    hidden_activation = Word(
+        "hidden_activation", "gelu", words=("gelu", "geglu", "silu", "swish", "swiglu")
+    )
+    dense_2_feat_in = WholeNumber("dense_2_feat_in", 0)
+    dense_2_feat_out = WholeNumber("dense_2_feat_out", 0)
+    dense_3_feat_in = WholeNumber("dense_3_feat_in", 0)
+    dense_3_feat_out = WholeNumber("dense_3_feat_out", 0)
 
 
 GRAPH_HPARAMS: Mapping[str, HyperParameter[Any]] = {

@@ -19,6 +19,7 @@ import numpy as np
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch import ARCHITECTURES, Architecture
+from gguf_hub.gguf.arch.encoders import dense_width
 from gguf_hub.gguf.arch.graph import Graph, TensorSpec
 from gguf_hub.gguf.arch.states import state_sizes
 from gguf_hub.gguf.format import AnyTensor, Field, TensorInfo, ValueType
@@ -34,6 +35,7 @@ from gguf_hub.gguf.hparams import (
     HyperParameters,
     Number,
     WholeNumber,
+    Word,
     architecture,
 )
 from gguf_hub.gguf.metadata import MAX_UINT, is_uniform, whole_number
@@ -213,6 +215,8 @@ def _value_problem(hparam: HyperParameter[Any], field: Field) -> str:
     value = field.value
     if isinstance(hparam, Flag):
         return "" if field.type is ValueType.BOOL else f"is {field.type_name}, expected a bool"
+    if isinstance(hparam, Word):
+        return "" if _is_one_of(field, hparam.words) else _differs(field, hparam.words)
     if hparam in _FLAGS and field.type is ValueType.ARRAY:
         return ""  # of flags or numbers, one for each layer
     if is_uniform(value) and "array of uint32" in hparam.types:
@@ -267,6 +271,7 @@ def _size_problem(arch: Architecture, hparams: GraphHyperParameters) -> str:
         for hparam in (*SIZES.values(), *(h for h in wanted if h not in _FLAGS)):
             hparams.get(hparam)
         state_sizes(arch, hparams)
+        dense_width(arch, hparams)
     except UnsupportedGgufError as error:
         return error.message
     return ""

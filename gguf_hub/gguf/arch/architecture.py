@@ -129,6 +129,7 @@ class Architecture:
         has_embedding_norm: They are normed then, before the first layer.
         is_post_normed: Norms stand behind what is added to the residual stream, not before it is
             read: ``attn_output_norm`` and ``layer_output_norm``.
+        is_first_unnormed: The first layer may lack ``attn_norm``, which others have.
         states: Layers that carry a state; None where all attend.
         has_query_gates: ``attn_q`` holds a gate behind each head's queries; results of attention
             are multiplied with its sigmoid.
@@ -176,6 +177,7 @@ class Architecture:
     has_positions: bool = False
     has_embedding_norm: bool = False
     is_post_normed: bool = False
+    is_first_unnormed: bool = False
     states: States | None = None
     has_query_gates: bool = False
     is_one_part: bool = False

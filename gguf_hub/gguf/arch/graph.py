@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
-from gguf_hub.gguf.arch.encoders import OF_CLASSIFIERS, encoder_vectors
+from gguf_hub.gguf.arch.encoders import OF_CLASSIFIERS, dense_width, encoder_tensors
 from gguf_hub.gguf.arch.latents import latents_of
 from gguf_hub.gguf.arch.states import StateLayers
 from gguf_hub.gguf.experts import group_split, wanted_experts
@@ -125,6 +125,7 @@ class Graph:
         )
         return {
             "is_encoder": arch.is_encoder,
+            "n_embd_dense": dense_width(arch, self.hparams),
             "layers": layers,
             "has_dense_layers": has_experts and is_mixed,
             "has_dense_beside": has_experts and arch.has_dense_beside,
@@ -316,8 +317,8 @@ class Graph:
         h, d = self.hparams, self.hparams.n_embd
         n_rows, half = h.n_embd_rows, h.n_rot // 2
         yield TensorSpec("token_embd.weight", (d, n_rows))
-        for name, shape in encoder_vectors(self.arch, h, there):
-            yield TensorSpec(name, shape, True)
+        for name, shape, is_vector in encoder_tensors(self.arch, h, there):
+            yield TensorSpec(name, shape, is_vector)
         if self.arch.output_norm:
             yield TensorSpec(f"{self.arch.output_norm}.weight", (d,), True)
         if "attn_norm.bias" in self.arch.needs:
@@ -375,7 +376,8 @@ class Graph:
             yield TensorSpec("inp_gate.weight", (self.hparams.n_embd, per_layer))
             yield TensorSpec("proj.weight", (per_layer, self.hparams.n_embd))
         for name, shape in self._vectors(layer).items():
-            if name in self.arch.needs or f"{b}{name}" in there:
+            is_optional = self.arch.is_first_unnormed and not i and name == "attn_norm.weight"
+            if (name in self.arch.needs and not is_optional) or f"{b}{name}" in there:
                 yield TensorSpec(name, shape, True)
         if layer.state:
             for name, shape, is_vector in self._states.tensors(b, there):

@@ -309,7 +309,7 @@ class MemoryLayout:
         if model.latents:
             widths |= {model.latents.n_lora_q, model.latents.n_lora_kv, model.latents.n_plain}
         widths |= {model.n_embd, model.n_embd_moe, model.n_ff, model.n_ff_of_experts}
-        packed = tile_bytes(max(*widths, model.n_ff_shexp))
+        packed = tile_bytes(max(*widths, model.n_ff_shexp, model.n_embd_dense))
         partial = partial_floats(max(limits.n_batch, limits.n_outputs))
         self.attention_scratch = self._take("f", "attention of each thread", threads * floats)
         self.product_scratch = {  # arguments of products, see ``run.kernels.vm.ops.SCRATCH``
@@ -360,6 +360,7 @@ class MemoryLayout:
         n, d = limits.n_outputs, model.n_embd
         self.hidden = self._activations("hidden", n, d)  # normed, for the logits
         if model.is_encoder:
+            self.dense = self._activations("between dense layers", n, model.n_embd_dense)
             return
         widths = (sizes.n_embd_attn for sizes in model.layer_sizes)
         self.output_attn_out = self._activations("attn_out", n, *widths)

@@ -21,7 +21,7 @@ from gguf_hub.run.model.per_layer import PerLayerWriter
 from gguf_hub.run.model.program import FULL_GRAPH, Program
 from gguf_hub.run.model.state import StateWriter
 from gguf_hub.run.model.steps import Stream
-from gguf_hub.run.model.weights import Layer
+from gguf_hub.run.model.weights import DENSE_LAYERS, Layer
 
 
 class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWriter):
@@ -130,6 +130,11 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, PerLayerWr
         else:
             self._add("copy_rows", x=at.residual, width=c.n_embd, rows=at.rows, y=at.hidden.x,
                       count=N_OUTPUTS)  # fmt: skip
+        rows, others = at.hidden, at.dense
+        for matrix in filter(None, map(self._weights.matrices.get, DENSE_LAYERS)):
+            self._quantize(rows, [matrix], N_TOKENS)
+            self._matmul(matrix, rows, others.x, is_last=True)
+            rows, others = others, rows
 
     def _outputs(self, stream: Stream, n_embd_attn: int) -> Stream:
         """Go on with the rows that want logits; keys and values of the others are in the cache.

@@ -87,9 +87,8 @@ class FeedForwardWriter(StepWriter):
 
     def _activate(self, gate: Activations, up: int, readers: list[Matrix], count: int) -> None:
         """Compute the activation over the gate's rows, quantised for what reads them."""
-        arch = self._config.arch
-        kernel = _ACTIVATIONS[arch.activation]
-        if not arch.is_gated:
+        kernel = _ACTIVATIONS[self._config.activation]
+        if not self._config.arch.is_gated:
             self._add(kernel, gate=gate.x, width=gate.width, count=count)
         else:
             self._add(kernel, gate=gate.x, up=up, width=gate.width, count=count)

@@ -35,6 +35,7 @@ _ROPE_FACTORS = {
     "": "rope_freqs.weight", "long": "rope_factors_long.weight",
     "short": "rope_factors_short.weight",
 }  # fmt: skip
+DENSE_LAYERS = ("dense_2", "dense_3")
 ONES = "ones"
 """A vector that no file has: what norms without weights multiply by, [d]."""
 
@@ -129,8 +130,8 @@ class Weights:
     def active_bytes(self, config: ModelConfig, *, has_head: bool = True) -> int:
         """Return the bytes of weights that one token reads: of the experts only those used."""
         total = self.output.size_bytes if has_head and not config.is_encoder else 0
-        if project := self.matrices.get("per_layer_model_proj"):
-            total += project.size_bytes
+        every_token = (m for name, m in self.matrices.items() if name != "per_layer_token_embd")
+        total += sum(matrix.size_bytes for matrix in every_token)
         for layer in self.layers:
             total += sum(matrix.size_bytes for matrix in layer.matrices.values())
             for part in layer.experts.values():
@@ -259,7 +260,7 @@ class _WeightReader:
             vectors=self._complete(vectors),
             output=output,
             rope_factors=tensors.rope_factors(),
-            matrices=self._per_layer_matrices(),
+            matrices={**self._per_layer_matrices(), **self._dense_layers()},
         )
 
     def _per_layer_matrices(self) -> dict[str, Matrix]:
@@ -272,6 +273,11 @@ class _WeightReader:
             "per_layer_token_embd": self._tensors.rows(rows, self._shapes[rows][0], c.n_vocab),
             "per_layer_model_proj": self._tensors.matrix(project, *self._shapes[project]),
         }
+
+    def _dense_layers(self) -> dict[str, Matrix]:
+        """Return the matrices behind an encoder."""
+        names = [f"{name}.weight" for name in DENSE_LAYERS if f"{name}.weight" in self._shapes]
+        return {name.removesuffix(".weight"): self._matrix(name) for name in names}
 
     def _layer(self, i: int) -> Layer:
         b, c, graph = f"blk.{i}.", self._config, self._config.layers[i]

@@ -17,8 +17,9 @@ ODD = [0, 1, 3, 2**20, 2**32 - 1, 0.0, -1.5, 1e30, float("nan"), float("inf"), "
 
 def other_value(key: str, value: Any) -> Any:
     """Return another value that a file could have; None where tensors' shapes follow from it."""
-    if key == "rope.scaling.type":
-        return "none"
+    words = {"silu": "gelu", "gelu": "silu", "none": "linear", "linear": "none", "yarn": "none"}
+    if isinstance(value, str):
+        return words[value]
     if isinstance(value, bool):
         return not value
     if isinstance(value, float):
