@@ -32,7 +32,12 @@ _DENSE = {
 }  # fmt: skip
 _MODERN = "attn_norm attn_qkv attn_output ffn_norm ffn_up:D,2F ffn_down"
 _WINDOW = {"attention.sliding_window": 7}
-_BERT = f"{ATTENTION} {BIASES} attn_output.bias {_POST_NORMS} {_UNGATED}"
+_NO_FFN = f"{ATTENTION} {BIASES} attn_output.bias {_POST_NORMS}"
+_BERT = f"{_NO_FFN} {_UNGATED}"
+_UNGATED_EXPERTS = "ffn_gate_inp ffn_up_exps ffn_down_exps"
+_JINA_NORMS = (
+    "attn_q_norm:D attn_q_norm.bias attn_k_norm:D attn_k_norm.bias attn_norm_2 attn_norm_2.bias"
+)
 
 VECTOR_POSITIONS = (0, 9, 21)
 """Tokens whose vectors are compared."""
@@ -60,4 +65,13 @@ ENCODERS: dict[str, Recipe] = {
         {**_NOMIC_KEYS, **_WINDOW, "attention.sliding_window_pattern": 2,
          "hidden_activation": "silu", "rope.scaling.type": "none"},
         "output_norm token_embd_norm", unused="rope.scaling.type"),
+    "nomic-bert-moe": Recipe(
+        "nomic-bert-moe", [_BERT, f"{_NO_FFN} {_UNGATED_EXPERTS}"] * 2,
+        {**_NOMIC_KEYS, "expert_count": 8, "expert_used_count": 2, "moe_every_n_layers": 2},
+        _INPUTS),
+    "jina-bert-v2": Recipe(
+        "jina-bert-v2", [f"{_NO_FFN} ffn_up:D,2F ffn_down ffn_down.bias"] * 3, _BERT_KEYS, _INPUTS),
+    "jina-bert-v2-code": Recipe(
+        "jina-bert-v2", [f"{_NO_FFN} {_JINA_NORMS} {FFN} ffn_up.bias ffn_down.bias"] * 3,
+        _BERT_KEYS, _INPUTS),
 }  # fmt: skip

@@ -341,6 +341,7 @@ class GraphHyperParameters(CacheHyperParameters):
     n_ff_shexp = WholeNumber("expert_shared_feed_forward_length", 0)
     n_dense_lead = WholeNumber("leading_dense_block_count", 0)
     moe_step = WholeNumber("interleave_moe_layer_step", 1)
+    moe_every = WholeNumber("moe_every_n_layers", 0)
     n_rot_swa = WholeNumber("rope.dimension_count_swa", lambda h: h.n_rot, least=1)
     n_embd_moe = WholeNumber("moe_latent_size", 0)
     n_embd_per_layer = WholeNumber("embedding_length_per_layer_input", 0)

@@ -7,7 +7,7 @@ it in ``graph``. Source of the records: src/models/ of llama.cpp, as bundled wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -129,6 +129,8 @@ class Architecture:
         has_embedding_norm: They are normed then, before the first layer.
         is_post_normed: Norms stand behind what is added to the residual stream, not before it is
             read: ``attn_output_norm`` and ``layer_output_norm``.
+        has_slopes: Scores lose a head's slope for each position between query and key (ALiBi,
+            arXiv 2108.12409).
         is_first_unnormed: The first layer may lack ``attn_norm``, which others have.
         states: Layers that carry a state; None where all attend.
         has_query_gates: ``attn_q`` holds a gate behind each head's queries; results of attention
@@ -142,6 +144,7 @@ class Architecture:
         needs: Vectors of a layer that must be there, after ``blk.N.``.
         may_have: Vectors that may be there, beside ``BIASES``.
         has_fused_gate: ``ffn_up`` holds the gate's rows before its own.
+        may_fuse_gate: It does where there is no ``ffn_gate``.
         has_whole_norms: The norms of q and k are over all heads at once, not over each.
         has_norms_after_rope: They come after the rotation.
         has_plain_norms: Rotated heads of q and k are normed without weights.
@@ -177,6 +180,7 @@ class Architecture:
     has_positions: bool = False
     has_embedding_norm: bool = False
     is_post_normed: bool = False
+    has_slopes: bool = False
     is_first_unnormed: bool = False
     states: States | None = None
     has_query_gates: bool = False
@@ -188,6 +192,7 @@ class Architecture:
     needs: tuple[str, ...] = NORMS
     may_have: tuple[str, ...] = ()
     has_fused_gate: bool = False
+    may_fuse_gate: bool = False
     has_whole_norms: bool = False
     has_norms_after_rope: bool = False
     has_plain_norms: bool = False
@@ -216,3 +221,14 @@ class Architecture:
     def is_gated(self) -> bool:
         """Whether the feed-forward network has a gate beside ``up``."""
         return self.activation not in UNGATED
+
+    def needed(self, i: int) -> Container[str]:
+        """Return the vectors that layer ``i`` must have."""
+        if i or not self.is_first_unnormed:
+            return self.needs
+        return [name for name in self.needs if name != "attn_norm.weight"]
+
+    def fuses_gate(self, b: str, there: Container[str]) -> bool:
+        """Tell whether ``ffn_up`` of a block holds the gate, too."""
+        may_fuse = self.may_fuse_gate and f"{b}ffn_gate.weight" not in there
+        return self.has_fused_gate or may_fuse

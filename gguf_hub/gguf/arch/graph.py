@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
 from gguf_hub.gguf.arch.encoders import OF_CLASSIFIERS, dense_width, encoder_tensors
+from gguf_hub.gguf.arch.expert_tensors import FUSED_EXPERTS, has_fused_experts
 from gguf_hub.gguf.arch.latents import latents_of
 from gguf_hub.gguf.arch.states import StateLayers
 from gguf_hub.gguf.experts import group_split, wanted_experts
@@ -35,8 +36,6 @@ _OF_EXPERTS = ("ffn_gate_inp.bias", "exp_probs_b.bias", "ffn_gate_exps.bias", "f
 _OF_KEYS = ("attn_k.weight", "attn_v.weight", "attn_k_norm.weight", "attn_k.bias", "attn_v.bias")
 _OF_DENSE = ("ffn_gate.bias", "ffn_up.bias", "ffn_down.bias")
 _OF_ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_sinks", "attn_output")
-FUSED_EXPERTS = "ffn_gate_up_exps"
-"""What holds gate and up of each expert, in files that have them in one tensor."""
 _MOST_LAYERS = 100_000  # no file that can be opened has more
 
 
@@ -181,6 +180,8 @@ class Graph:
 
     def _has_experts(self, i: int) -> bool:
         arch, h = self.arch, self.hparams
+        if H.moe_every.name in arch.reads:
+            return bool(h.n_expert and h.moe_every) and i % h.moe_every == 1
         step = h.moe_step if H.moe_step.name in arch.reads else 1
         first = self._read(H.n_dense_lead)
         return bool(h.n_expert) and i >= first and step > 0 and (i + 1) % step == 0
@@ -371,13 +372,14 @@ class Graph:
             yield from self._shared(b, there)
         is_dense = self.arch.has_dense_beside or not layer.has_experts
         if layer.has_ffn and layer.n_ff and is_dense:
-            yield from self._dense("", layer.n_ff)
+            yield from self._dense("", layer.n_ff, is_fused=self.arch.fuses_gate(b, there))
         if per_layer := self.n_embd_per_layer:
             yield TensorSpec("inp_gate.weight", (self.hparams.n_embd, per_layer))
             yield TensorSpec("proj.weight", (per_layer, self.hparams.n_embd))
-        for name, shape in self._vectors(layer).items():
-            is_optional = self.arch.is_first_unnormed and not i and name == "attn_norm.weight"
-            if (name in self.arch.needs and not is_optional) or f"{b}{name}" in there:
+        is_fused = self.arch.fuses_gate(b, there)
+        for name, shape in self._vectors(layer, is_fused=is_fused).items():
+            is_there = f"{b}{name}" in there and not _is_alone(b, name, there)
+            if is_there or name in self.arch.needed(i):
                 yield TensorSpec(name, shape, True)
         if layer.state:
             for name, shape, is_vector in self._states.tensors(b, there):
@@ -414,8 +416,8 @@ class Graph:
             yield TensorSpec("attn_kv_b.weight", (rank, n_kv))
         yield TensorSpec("attn_output.weight", (n_head * sizes.n_value, d))
 
-    def _dense(self, suffix: str, width: int) -> Iterator[TensorSpec]:
-        d, is_fused = self.hparams.n_embd, self.arch.has_fused_gate
+    def _dense(self, suffix: str, width: int, *, is_fused: bool) -> Iterator[TensorSpec]:
+        d = self.hparams.n_embd
         if self.arch.is_gated and not is_fused:
             yield TensorSpec(f"ffn_gate{suffix}.weight", (d, width))
         yield TensorSpec(f"ffn_up{suffix}.weight", (d, width * (1 + is_fused)))
@@ -426,7 +428,7 @@ class Graph:
         up = there.get(f"{b}ffn_up_shexp.weight")
         keys = {H.n_expert_shared.name, H.n_ff_shexp.name}
         if up is not None and len(up.shape) == 2 and keys & set(self.arch.reads):
-            yield from self._dense("_shexp", up.shape[1])
+            yield from self._dense("_shexp", up.shape[1], is_fused=self.arch.has_fused_gate)
 
     def _experts(
         self, b: str, there: Tensors, split: Mapping[str, Mapping[int, str]]
@@ -448,7 +450,7 @@ class Graph:
             else:
                 yield TensorSpec(f"ffn_{part}_exps.weight", (*plane, n_expert))
 
-    def _vectors(self, layer: LayerGraph) -> dict[str, Shape]:
+    def _vectors(self, layer: LayerGraph, *, is_fused: bool) -> dict[str, Shape]:
         """Return the vectors that a layer must or may have."""
         h, arch, n_q, n_kv = self.hparams, self.arch, layer.n_embd_q, layer.n_embd_k
         d, n_expert, width, n_ff = h.n_embd, h.n_expert, self.n_ff_exp, layer.n_ff
@@ -459,7 +461,7 @@ class Graph:
             "attn_q_norm.weight": (n_q if is_whole else layer.head_dim,),
             "attn_k_norm.weight": (n_kv if is_whole else layer.head_dim,),
             "attn_sinks.weight": (layer.n_head,),
-            "ffn_gate.bias": (n_ff,), "ffn_up.bias": (n_ff * (1 + arch.has_fused_gate),),
+            "ffn_gate.bias": (n_ff,), "ffn_up.bias": (n_ff * (1 + is_fused),),
             "ffn_gate_inp.bias": (n_expert,), "exp_probs_b.bias": (n_expert,),
             "ffn_gate_exps.bias": (width, n_expert), "ffn_up_exps.bias": (width, n_expert),
             "ffn_down_exps.bias": (d, n_expert),
@@ -487,13 +489,7 @@ class Graph:
         return {name: shapes[name] for name in shapes if name in allowed}
 
 
-def shared_width(tensors: Tensors) -> int:
-    """Return how wide shared experts are; 0 without one."""
-    widths = (info.shape[1] for name, info in tensors.items()
-              if name.endswith(".ffn_up_shexp.weight") and len(info.shape) > 1)  # fmt: skip
-    return max(widths, default=0)
-
-
-def has_fused_experts(b: str, there: Container[str]) -> bool:
-    """Tell whether one tensor of a block holds the gate's rows of each expert, then those of up."""
-    return f"{b}{FUSED_EXPERTS}.weight" in there and f"{b}ffn_up_exps.weight" not in there
+def _is_alone(b: str, name: str, there: Container[str]) -> bool:
+    """Tell whether it is the bias of a norm that a layer does not have."""
+    stem = name.removesuffix(".bias")
+    return "_norm" in stem and name != stem and f"{b}{stem}.weight" not in there

@@ -11,7 +11,8 @@ from typing import Any
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch import ARCHITECTURES
-from gguf_hub.gguf.arch.graph import Graph, shared_width
+from gguf_hub.gguf.arch.expert_tensors import shared_width
+from gguf_hub.gguf.arch.graph import Graph
 from gguf_hub.gguf.experts import holds_experts, layout
 from gguf_hub.gguf.format import AnyTensor, TensorInfo, align
 from gguf_hub.gguf.header import Header, read_header

@@ -15,7 +15,7 @@ from gguf_hub.run.kernels.vm.ops import N_TOKENS
 from gguf_hub.run.model.latents import LatentWriter
 from gguf_hub.run.model.rope import RopeConfig
 from gguf_hub.run.model.steps import Stream
-from gguf_hub.run.model.weights import ONES, Layer
+from gguf_hub.run.model.weights import ONES, SLOPES, Layer
 
 _OUTPUTS = {"": "attn_output", "short_conv": "shortconv.out_proj", "mamba2": "ssm_out",
             "delta_net": "ssm_out"}  # fmt: skip
@@ -165,10 +165,12 @@ class AttentionWriter(LatentWriter):
     ) -> None:
         c, at, g = self._config, self._at, layer.graph
         if c.is_encoder:
+            slopes = at.head.get(SLOPES)
             self._add(f"text_attention.{types}", is_last=True, q0=at.queries,
                       scratch=at.attention_scratch, y=at.attn_out.x,
                       scale=self._scalar(self._score_scale(g.head_dim)), window=g.window,
-                      slopes=0, has_slopes=0, **self._cache(layer, own))  # fmt: skip
+                      slopes=slopes or 0, has_slopes=slopes is not None,
+                      **self._cache(layer, own))  # fmt: skip
             return
         sinks = vectors.get("attn_sinks.weight")
         self._add(
@@ -193,6 +195,10 @@ class AttentionWriter(LatentWriter):
     def _project(self, layer: Layer, vectors: Mapping[str, int], stream: Stream) -> None:
         matrix = layer.matrices[_OUTPUTS[layer.graph.state.kind if layer.graph.state else ""]]
         rows = replace(stream.attn_out, width=matrix.n_in)
+        if "attn_norm_2.weight" in vectors:  # what a layer has read is added to it twice
+            d = self._config.n_embd
+            self._add("copy_parts", x=stream.x, x_stride=d, x_step=0, y=self._at.normed.x,
+                      y_stride=d, y_step=0, width=d, per_row=1, count=stream.count)  # fmt: skip
         self._quantize(rows, [matrix], stream.count)
         target = self._target(stream)
         self._matmul(
@@ -203,3 +209,7 @@ class AttentionWriter(LatentWriter):
         is_after = not self._config.arch.post_attention_norm_is_before_ffn
         self._join(vectors, "post_attention_norm.weight" if is_after else "", stream)
         self._post_norm(vectors, "attn_output_norm.weight", stream)
+        if "attn_norm_2.weight" in vectors:
+            self._add("add_rows", x=stream.x, y=self._at.normed.x, width=self._config.n_embd,
+                      factor=self._scalar(1.0), count=stream.count)  # fmt: skip
+            self._post_norm(vectors, "attn_norm_2.weight", stream)

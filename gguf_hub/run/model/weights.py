@@ -18,13 +18,8 @@ from numpy.typing import NDArray
 
 from gguf_hub.errors import GgufError, UnsupportedGgufError
 from gguf_hub.gguf.arch.encoders import TOKEN_TYPES
-from gguf_hub.gguf.arch.graph import (
-    FUSED_EXPERTS,
-    Graph,
-    LayerGraph,
-    has_fused_experts,
-    shared_width,
-)
+from gguf_hub.gguf.arch.expert_tensors import FUSED_EXPERTS, has_fused_experts, shared_width
+from gguf_hub.gguf.arch.graph import Graph, LayerGraph
 from gguf_hub.gguf.arch.states import CONV_KERNELS
 from gguf_hub.gguf.runnable import NOT_RUNNABLE, find_graph_obstacles, join_obstacles
 from gguf_hub.gguf.shards import Gguf
@@ -38,6 +33,9 @@ _ROPE_FACTORS = {
 DENSE_LAYERS = ("dense_2", "dense_3")
 ONES = "ones"
 """A vector that no file has: what norms without weights multiply by, [d]."""
+SLOPES = "slopes"
+"""Another one: what scores of each head lose for a position between query and key, [H]."""
+_MAX_SLOPE = 8.0  # of all models that run here
 
 
 @dataclass(frozen=True)
@@ -252,6 +250,8 @@ class _WeightReader:
             output = tensors.rows("output.weight", c.n_embd, c.n_vocab)
         vectors = {name: tensors.floats(name) for name in self._vectors[""]
                    if name not in _ROPE_FACTORS.values()}  # fmt: skip
+        if c.arch.has_slopes:
+            vectors[SLOPES] = alibi_slopes(c.n_head)
         if TOKEN_TYPES in vectors:
             vectors[TOKEN_TYPES] = vectors[TOKEN_TYPES][: c.n_embd]  # the first of them
         return Weights(
@@ -330,7 +330,7 @@ class _WeightReader:
         bias = vectors.pop("attn_qkv.bias", None)
         if bias is not None:
             vectors |= {f"{name}.bias": bias[i : i + n] for name, (i, n) in starts.items()}
-        if not self._config.arch.has_fused_gate:
+        if not self._config.arch.fuses_gate("", {f"{name}.weight" for name in matrices}):
             return
         for suffix in ("", "_shexp"):
             if fused := matrices.get(f"ffn_up{suffix}"):
@@ -348,12 +348,24 @@ class _WeightReader:
         """Add what layer norms without a bias add, and what norms without weights multiply by."""
         arch = self._config.arch
         if arch.has_layer_norm:
-            for name in [name for name in vectors if name.endswith("_norm.weight")]:
+            for name in [n for n in vectors if n.endswith(("_norm.weight", "_norm_2.weight"))]:
                 zeros = np.zeros_like(vectors[name])
                 vectors.setdefault(name.replace(".weight", ".bias"), zeros)
         if arch.has_plain_norms or arch.has_value_norms:
             vectors[ONES] = np.ones(self._config.head_dim, np.float32)
         return vectors
+
+
+def alibi_slopes(n_head: int) -> NDArray[np.float32]:
+    """Return the slope of each head, [H].
+
+    Source: ggml's soft_max with a bias, ggml/src/ggml-cpu/ops.cpp; for a power of two heads
+    arXiv 2108.12409, section 3.
+    """
+    n = 1 << (n_head.bit_length() - 1)  # the last power of two
+    first, between = 2.0 ** (-_MAX_SLOPE / n), 2.0 ** (-_MAX_SLOPE / 2 / n)
+    found = [first ** (h + 1) if h < n else between ** (2 * (h - n) + 1) for h in range(n_head)]
+    return np.array(found, np.float32)
 
 
 def _split_name(name: str) -> tuple[str, str]:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from gguf_hub.gguf.arch.architecture import HEAD_NORMS, NORMS, Architecture, H, Windows
+from gguf_hub.gguf.arch.architecture import (
+    HEAD_NORMS,
+    NORMS,
+    Architecture,
+    H,
+    Router,
+    Windows,
+)
 from gguf_hub.gguf.arch.families.keys import AFTER, WINDOW
 from gguf_hub.gguf.hparams import CAUSAL
 
@@ -32,6 +39,37 @@ NOMIC_BERT = Architecture(
     needs=_POST_NORMS,
     requires=(CAUSAL,),
 )
+NOMIC_BERT_MOE = Architecture(
+    "nomic-bert-moe",
+    is_encoder=True,
+    has_embedding_norm=True,
+    is_post_normed=True,
+    has_layer_norm=True,
+    output_norm="",
+    needs=_POST_NORMS,
+    activation="gelu_alone",
+    router=Router("softmax"),
+    requires=(CAUSAL,),
+    reads=(H.moe_every.name, H.weights_scale.name),
+)
+JINA_BERT_V2 = Architecture(
+    "jina-bert-v2",
+    is_encoder=True,
+    rope=None,
+    has_slopes=True,
+    has_embedding_norm=True,
+    is_post_normed=True,
+    has_layer_norm=True,
+    has_whole_norms=True,
+    may_fuse_gate=True,
+    output_norm="",
+    needs=_POST_NORMS,
+    may_have=("attn_q_norm.weight", "attn_q_norm.bias", "attn_k_norm.weight", "attn_k_norm.bias",
+              "attn_norm_2.weight", "attn_norm_2.bias"),
+    activation="gelu",
+    requires=(CAUSAL,),
+    ignores=("attention.max_alibi_bias",),  # it is 8 whatever a file says
+)  # fmt: skip
 MODERN_BERT = Architecture(
     "modern-bert",
     is_encoder=True,
