@@ -1,4 +1,7 @@
-"""Writes the models of ``tests/arch_recipes.py``, with weights that are the same everywhere."""
+"""Writes tiny models, with weights that are the same everywhere.
+
+They are those of ``tests/arch_recipes.py`` and of ``tests/encoder_recipes.py``.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from gguf_hub.gguf.format import Field, TensorInfo, TensorSpec
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.writer import plan_file
 from tests.arch_recipes import RECIPES, Recipe
+from tests.encoder_recipes import ENCODERS
 from tests.run.tokenizer.small import small_metadata
 
 N_EMBD = N_VOCAB = 64
@@ -32,7 +36,7 @@ KEPT = slice(None, None, 2)
 SHAPES = {
     name: shape
     for line in """
-        token_embd output|D,V  output.bias|V  position_embd|D,CTX
+        token_embd output|D,V  output.bias|V  token_types|D,2  position_embd|D,CTX
         rope_freqs rope_factors_long rope_factors_short|R
         per_layer_token_embd|PL,V  per_layer_model_proj|D,PL  per_layer_proj_norm|P
         inp_gate|D,P  proj|P,D  layer_output_scale|1
@@ -71,26 +75,29 @@ def write_arch_model(
     tensors: Callable[[list[TensorSpec]], list[TensorSpec]] = list,
     vocabulary: dict[str, Any] | None = None,
 ) -> Path:
-    """Write the model of a row of ``RECIPES``, F32 throughout.
+    """Write the model of a row of ``RECIPES`` or ``ENCODERS``, F32 throughout.
 
     Args:
         path: The file.
         name: The row.
         changed: The group (name without the layer's number) whose tensors get other values.
-        keys: Replaces keys of the row.
+        keys: Replaces keys of the row; None takes one away.
         tensors: What is written instead of the row's tensors.
         vocabulary: Keys of one with ``N_VOCAB`` tokens; without any, none.
     """
-    recipe = RECIPES[name]
+    recipe = recipe_of(name)
     merged = {**keys_of(recipe), **(keys or {})}
     fields = {
         "general.architecture": Field.of(recipe.arch),
         **{
             key if key.startswith("xielu.") else f"{recipe.arch}.{key}": _field(value)
             for key, value in merged.items()
+            if value is not None
         },
         **{key: Field.of(value) for key, value in (vocabulary or _NO_VOCABULARY).items()},
     }  # fmt: skip
+    if name in ENCODERS:
+        fields["tokenizer.ggml.token_type_count"] = Field.of(2)
     plan = plan_file(fields, tensors(tensor_specs(recipe)))
     data = bytearray(plan.size_bytes)
     data[: len(plan.header)] = plan.header
@@ -103,6 +110,11 @@ def write_arch_model(
         data[start : start + info.size_bytes] = found.tobytes()
     path.write_bytes(data)  # many are written: none waits for the disk as ``write_gguf`` does
     return path
+
+
+def recipe_of(name: str) -> Recipe:
+    """Return a row of ``RECIPES`` or ``ENCODERS``."""
+    return RECIPES[name] if name in RECIPES else ENCODERS[name]
 
 
 def letters() -> dict[str, Any]:
@@ -119,7 +131,7 @@ def letters() -> dict[str, Any]:
 @lru_cache(maxsize=2)
 def _unchanged(name: str) -> dict[str, np.ndarray]:
     """Return the values of a row's tensors: the same model is written many times in a row."""
-    recipe = RECIPES[name]
+    recipe = recipe_of(name)
     return {spec.name: values(recipe, spec, recipe.seed) for spec in tensor_specs(recipe)}
 
 

@@ -12,7 +12,7 @@ from gguf_hub.gguf.types import WRITABLE_TYPES
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.build.cpu import usable_isas
 from gguf_hub.run.kernels.quantize.encode_memory import WEIGHTED_TYPES
-from gguf_hub.run.kernels.vm.ops import ARGUMENTS
+from gguf_hub.run.kernels.vm.ops import ARGUMENTS, CACHED
 from tests.conftest import KERNELS
 from tests.run.kernels import test_attention, test_products
 
@@ -41,7 +41,7 @@ def kernels_of(isa: str) -> list[str]:
     if isa != "generic":
         names += _OF_A_MIXTRAL
     if isa == usable_isas()[-1]:
-        weighted = {*_BY_TYPE, "matmul", "rope_store", "attention"}
+        weighted = {*_BY_TYPE, *CACHED, "matmul"}
         names += [name for name in ARGUMENTS if name not in weighted]
         names += [f"{name}.{type_}" for name, types in _BY_TYPE.items() for type_ in types.split()]
     return list(dict.fromkeys(names))

@@ -1,8 +1,10 @@
 """Computes logits of synthetic models with llama.cpp: the archives ``logits`` and ``arch-logits``.
 
-Run by hand where llama-cpp-python is installed, from the root of the repository:
+And the vectors of encoders, the archive ``encoder-vectors``. Run by hand where llama-cpp-python is
+installed, from the root of the repository:
 
-    python -m tools.llama_cpp_logits tests/data/logits.tar.xz tests/data/arch-logits.tar.xz
+    python -m tools.llama_cpp_logits tests/data/logits.tar.xz tests/data/arch-logits.tar.xz \\
+        tests/data/encoder-vectors.tar.xz
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import numpy as np
 from gguf_hub.files import write_atomically
 from tests.arch_models import KEPT, N_CTX, POSITIONS, TOKENS, write_arch_model
 from tests.arch_recipes import RECIPES
+from tests.encoder_recipes import ENCODERS, VECTOR_POSITIONS
 from tests.synth import LOGITS_RECIPES, LOGITS_TOKENS, write_logits_model
 
 F32, F16 = 0, 1
@@ -32,10 +35,11 @@ _GRID = 2.0**-16
 """Logits of architectures are rounded to multiples: a fifth less to store, 8e-6 off at most."""
 
 
-def main(target: Path, arch_target: Path) -> None:
-    """Write both archives."""
+def main(target: Path, arch_target: Path, encoder_target: Path) -> None:
+    """Write all archives."""
     write_quant_logits(target)
     write_arch_logits(arch_target)
+    write_encoder_vectors(encoder_target)
 
 
 def write_quant_logits(target: Path) -> None:
@@ -71,6 +75,22 @@ def write_arch_logits(target: Path) -> None:
     write_archive(target, "arch-logits", files)
 
 
+def write_encoder_vectors(target: Path) -> None:
+    """Write what every encoder makes of some tokens, ``float32[n_positions, n_embd]``.
+
+    ``models.json`` has each model's SHA-256.
+    """
+    found, hashes = [], {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ENCODERS:
+            path = write_arch_model(Path(folder) / "model.gguf", name)
+            found.append(vectors_of(path, TOKENS)[list(VECTOR_POSITIONS)])
+            hashes[name] = sha256(path)
+            print(f"{name:18} {found[-1].std():8.3f}", file=sys.stderr)
+    files = {"vectors.npy": npy(np.array(found)), "models.json": json.dumps(hashes).encode()}
+    write_archive(target, "encoder-vectors", files)
+
+
 def write_archive(target: Path, folder: str, files: dict[str, bytes]) -> None:
     """Write an archive of a folder's files."""
     archive = io.BytesIO()
@@ -104,7 +124,35 @@ def logits_of(path: Path, tokens: Sequence[int], cache_type: int) -> np.ndarray:
     """
     import llama_cpp
 
-    with context_of(path, cache_type) as (model, context):
+    with computed(path, tokens, cache_type) as (model, context):
+        n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
+        rows = range(len(tokens))
+        return np.array([llama_cpp.llama_get_logits_ith(context, i)[:n_vocab] for i in rows],
+                        np.float32)  # fmt: skip
+
+
+def vectors_of(path: Path, tokens: Sequence[int]) -> np.ndarray:
+    """Return what llama.cpp's encoder makes of each token, ``float32[n_tokens, n_embd]``."""
+    import llama_cpp
+
+    with computed(path, tokens, F32, is_encoder=True) as (model, context):
+        width, rows = llama_cpp.llama_model_n_embd(model), range(len(tokens))
+        return np.array([llama_cpp.llama_get_embeddings_ith(context, i)[:width] for i in rows],
+                        np.float32)  # fmt: skip
+
+
+@contextlib.contextmanager
+def computed(
+    path: Path, tokens: Sequence[int], cache_type: int, *, is_encoder: bool = False
+) -> Iterator[tuple[Any, Any]]:
+    """Yield a model and a context in which llama.cpp has computed tokens.
+
+    Raises:
+        RuntimeError: llama.cpp refuses the file.
+    """
+    import llama_cpp
+
+    with context_of(path, cache_type, is_encoder=is_encoder) as (model, context):
         n = len(tokens)
         batch = llama_cpp.llama_batch_init(n, 0, 1)
         batch.n_tokens = n
@@ -113,14 +161,16 @@ def logits_of(path: Path, tokens: Sequence[int], cache_type: int) -> np.ndarray:
             batch.n_seq_id[i], batch.seq_id[i][0] = 1, 0
         if llama_cpp.llama_decode(context, batch):
             raise RuntimeError(f"llama.cpp cannot compute {path.name}")
-        n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
-        rows = [llama_cpp.llama_get_logits_ith(context, i)[:n_vocab] for i in range(n)]
-        llama_cpp.llama_batch_free(batch)
-    return np.array(rows, np.float32)
+        try:
+            yield model, context
+        finally:
+            llama_cpp.llama_batch_free(batch)
 
 
 @contextlib.contextmanager
-def context_of(path: Path, cache_type: int) -> Iterator[tuple[Any, Any]]:
+def context_of(
+    path: Path, cache_type: int, *, is_encoder: bool = False
+) -> Iterator[tuple[Any, Any]]:
     """Open a model and a context of ``N_CTX`` tokens with llama.cpp; what it logs goes nowhere."""
     import llama_cpp
 
@@ -136,6 +186,8 @@ def context_of(path: Path, cache_type: int) -> Iterator[tuple[Any, Any]]:
     params.n_threads = params.n_threads_batch = 1
     params.flash_attn_type = 0
     params.type_k = params.type_v = cache_type
+    if is_encoder:
+        params.embeddings, params.pooling_type = True, 0
     context = llama_cpp.llama_init_from_model(model, params)
     if not context:
         llama_cpp.llama_model_free(model)
@@ -148,4 +200,4 @@ def context_of(path: Path, cache_type: int) -> Iterator[tuple[Any, Any]]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(*map(Path, sys.argv[1:]))

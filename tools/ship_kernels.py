@@ -83,6 +83,7 @@ def kernel_names() -> list[str]:
     by_type = {
         **dict.fromkeys(("get_rows", "matmul", "expert_matmul"), TYPES),
         **dict.fromkeys(("rope_store", "attention"), caches),
+        "text_attention": ["F32.F32"],  # of encoders, which keep nothing
         "decode": _SOURCE_TYPES,
         "encode": [type_ for type_ in TYPES if type_ in writable],
     }

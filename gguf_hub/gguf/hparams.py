@@ -22,6 +22,9 @@ from gguf_hub.gguf.format import AnyTensor, Field
 from gguf_hub.gguf.metadata import MAX_UINT, Metadata, bounds, or_none, whole_number
 from gguf_hub.gguf.strings import StringArray
 
+CAUSAL = "attention.causal"
+"""Key that tells, behind the architecture, whether a token sees those before it alone."""
+
 T = TypeVar("T", int, float, str, bool)
 K = TypeVar("K", bound="HyperParameter[Any]")
 
@@ -399,6 +402,7 @@ class GraphHyperParameters(CacheHyperParameters):
     n_ff_shexp = WholeNumber("expert_shared_feed_forward_length", 0)
     n_dense_lead = WholeNumber("leading_dense_block_count", 0)
     moe_step = WholeNumber("interleave_moe_layer_step", 1)
+    moe_every = WholeNumber("moe_every_n_layers", 0)
     n_rot_swa = WholeNumber("rope.dimension_count_swa", lambda h: h.n_rot, least=1)
     n_embd_moe = WholeNumber("moe_latent_size", 0)
     n_embd_per_layer = WholeNumber("embedding_length_per_layer_input", 0)
@@ -406,8 +410,16 @@ class GraphHyperParameters(CacheHyperParameters):
     n_lora_q = WholeNumber("attention.q_lora_rank", 0)
     n_lora_kv = WholeNumber("attention.kv_lora_rank", least=1)
     temperature_length = WholeNumber("attention.temperature_length", 0)
-    is_causal = Flag("attention.causal", True)
+    is_causal = Flag(CAUSAL, True)
     classifier_pooling = WholeNumber("classifier.pooling_type", 0, (), most=4)
+
+    hidden_activation = Word(
+        "hidden_activation", "gelu", words=("gelu", "geglu", "silu", "swish", "swiglu")
+    )
+    dense_2_feat_in = WholeNumber("dense_2_feat_in", 0)
+    dense_2_feat_out = WholeNumber("dense_2_feat_out", 0)
+    dense_3_feat_in = WholeNumber("dense_3_feat_in", 0)
+    dense_3_feat_out = WholeNumber("dense_3_feat_out", 0)
 
     @property
     def classifier_labels(self) -> tuple[str, ...]:

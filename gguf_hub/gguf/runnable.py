@@ -19,11 +19,13 @@ import numpy as np
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch import ARCHITECTURES, Architecture
+from gguf_hub.gguf.arch.encoders import dense_width
 from gguf_hub.gguf.arch.graph import Graph, TensorSpec
 from gguf_hub.gguf.arch.states import state_sizes
 from gguf_hub.gguf.format import AnyTensor, Field, TensorInfo, ValueType
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.hparams import (
+    CAUSAL,
     CLASSIFIER_LABELS,
     GRAPH_HPARAMS,
     HPARAMS,
@@ -35,6 +37,7 @@ from gguf_hub.gguf.hparams import (
     LayerNumber,
     Number,
     WholeNumber,
+    Word,
     architecture,
 )
 from gguf_hub.gguf.metadata import MAX_UINT, is_uniform, whole_number
@@ -60,7 +63,6 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "rope.scaling.alpha": (0, 1),
     "rope.scaling.yarn_log_multiplier": (0,),
     "altup.active_idx": (0,),
-    GraphHyperParameters.is_causal.name: (True,),
     "attention.clamp_kqv": (0,),
     "attention.max_alibi_bias": (0,),
     "attention.output_scale": (1,),
@@ -200,6 +202,9 @@ def _key_problem(arch: Architecture, name: str, field: Field) -> str:
         return _value_problem(GRAPH_HPARAMS[name], field)
     if name == H.n_expert.name and arch.router is None:
         return "" if _is_one_of(field, (0,)) else _differs(field, (0,))
+    if name == CAUSAL:
+        expected = (not arch.is_encoder,)
+        return "" if _is_one_of(field, expected) else _differs(field, expected)
     if name in WITHOUT_EFFECT or name in _EQUAL or name in arch.ignores or is_for_senses(name):
         return ""
     if name in NEUTRAL:
@@ -222,6 +227,8 @@ def _value_problem(hparam: HyperParameter[Any], field: Field) -> str:
         return f"holds {shown(str(odd[0]))}, expected finite numbers" if odd else ""
     if isinstance(hparam, Flag):
         return "" if field.type is ValueType.BOOL else f"is {field.type_name}, expected a bool"
+    if isinstance(hparam, Word):
+        return "" if _is_one_of(field, hparam.words) else _differs(field, hparam.words)
     if hparam in _FLAGS and field.type is ValueType.ARRAY:
         return ""  # of flags or numbers, one for each layer
     if is_uniform(value) and "array of uint32" in hparam.types:
@@ -290,6 +297,7 @@ def _size_problem(arch: Architecture, hparams: GraphHyperParameters) -> str:
         for hparam in (*SIZES.values(), *(h for h in wanted if h not in _FLAGS)):
             hparams.get(hparam)
         state_sizes(arch, hparams)
+        dense_width(arch, hparams)
     except UnsupportedGgufError as error:
         return error.message
     return ""

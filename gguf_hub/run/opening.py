@@ -22,6 +22,7 @@ from gguf_hub.run.generation.model_drafter import (
 )
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.model.config import read_graph
+from gguf_hub.run.model.limits import require_generation
 from gguf_hub.run.model.rope import AS_TRAINED
 from gguf_hub.run.model.settings import DEFAULTS, NO_GPU, ModelSettings
 from gguf_hub.run.model.transformer import Transformer
@@ -78,6 +79,7 @@ def open_model(
     draft: DraftSettings = NO_DRAFT,
     builder: KernelBuilder | None = None,
     host: Host | None = None,
+    is_generating: bool = False,
     progress: Progress = SILENT,
 ) -> LoadedModel:
     """Open a model.
@@ -90,12 +92,14 @@ def open_model(
         builder: Where machine code comes from; for this CPU when None, kernels that only prompts
             gain by in the background.
         host: The cluster whose machines compute it; closed with the model. None for this machine.
+        is_generating: Refuse a model that computes no logits, before anything is compiled.
         progress: Notified about reading, compiling, and what memory or CPUs do not allow.
 
     Raises:
         GgufError: The file is damaged.
         UnsupportedGgufError: It holds no model that runs here.
         UsageError: A setting that cannot be.
+        UsageError: It makes embeddings alone, and is to generate.
         ResourceError: Not enough memory or threads.
         ClusterError: The cluster does not hold the model, or a machine of it cannot open its part.
     """
@@ -110,7 +114,7 @@ def open_model(
         draft.check()
         builder = builder or KernelBuilder(is_staged=True)
         # 1) read both files: what cannot be is refused before anything is compiled
-        check = require_drafts if has_drafts else None
+        check = require_drafts if has_drafts else require_logits if is_generating else None
         file, tokenizer = _read(path, settings, check, progress, opened)
         second = None
         if draft.path is not None:
@@ -173,12 +177,22 @@ def require_drafts(file: Gguf) -> None:
         UsageError: A draft that is wrong could not be taken back from the state.
     """
     graph = read_graph(file.hparams)
+    require_generation(graph.arch)
     if any(layer.state for layer in graph.layers()):
         raise UsageError(
             f"drafts of tokens cannot be checked by architecture `{graph.arch.name}`: its layers "
             "carry a state, from which wrong tokens cannot be taken back",
             hint="leave `--lookup` or the draft model out",
         )
+
+
+def require_logits(file: Gguf) -> None:
+    """Refuse a model that makes embeddings and generates no text.
+
+    Raises:
+        UsageError: It is one.
+    """
+    require_generation(read_graph(file.hparams).arch)
 
 
 def load_model(

@@ -52,8 +52,12 @@ def decide_offload(
     from gguf_hub.resources import usable_threads
     from gguf_hub.run.model.limits import limits_of
 
-    rooms = _rooms(request, report, detect())
     facts = facts_of_file(path)
+    if facts.shape.is_encoder:
+        if request.is_explicit:
+            progress.note(f"{request.label}: {_ALL}: GPUs do not compute encoders")
+        return NO_GPU
+    rooms = _rooms(request, report, detect())
     limits = limits_of(facts.shape.n_ctx_train, settings, usable_threads())
     return _deal(path, facts, limits, request, rooms, progress)
 

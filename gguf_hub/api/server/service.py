@@ -21,6 +21,8 @@ from gguf_hub.api.server.stream import Outbox, Stream
 from gguf_hub.api.server.worker import Worker
 from gguf_hub.api.server.worker_pool import WorkerPool
 from gguf_hub.errors import BusyError, ContextFullError, UnavailableError, UsageError
+from gguf_hub.gguf.arch import ARCHITECTURES
+from gguf_hub.gguf.hparams import architecture
 from gguf_hub.run.generation import (
     ContextShift,
     Generation,
@@ -34,6 +36,7 @@ from gguf_hub.run.generation.marks import mark_ids
 from gguf_hub.run.generation.pooling import EUCLIDEAN
 from gguf_hub.run.generation.ranking import encode_pair, rerank_template
 from gguf_hub.run.generation.vectors import Pooler
+from gguf_hub.run.model.limits import require_generation
 from gguf_hub.run.sampler import Sampler
 from gguf_hub.run.tokenizer import Tokenizer, encode_infill
 
@@ -134,6 +137,7 @@ class Service:
         self.grammar_pool = WorkerPool("gguf-hub-grammars", n_threads=64, n_waiting=64)
         self.bulk = WorkerPool("gguf-hub-bulk", n_threads=1, n_waiting=32)
         self._n_keep = n_keep
+        self._arch = ARCHITECTURES.get(architecture(metadata))
         self._grammars = GrammarCache(tokenizer)
         self.chat_format, _ = format_of(metadata, chat_format, tokenizer, fallback=FALLBACK_FORMAT)
 
@@ -176,8 +180,11 @@ class Service:
 
         Raises:
             ContextFullError: The prompt is too long.
-            UsageError: The prompt is empty, or an option or a schema is invalid.
+            UsageError: The prompt is empty, an option or a schema is invalid, or the model makes
+                embeddings alone.
         """
+        if self._arch is not None:
+            require_generation(self._arch)
         n_ctx = self.model_info.n_ctx
         if len(tokens) >= n_ctx:
             raise self._too_long(len(tokens))

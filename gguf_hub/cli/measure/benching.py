@@ -75,10 +75,11 @@ def _measure(
     from gguf_hub.cli.run.clustering import open_host
     from gguf_hub.cli.run.opening import model_settings
     from gguf_hub.run.bench import measure, read_bytes_per_s
-    from gguf_hub.run.opening import load_model
+    from gguf_hub.run.opening import load_model, require_logits
 
     settings = model_settings(options, path, progress, n_ctx=plan.n_ctx)
     host = open_host(options, progress)
+    require_logits(file)
     with load_model(file, settings, builder=builder, host=host, progress=progress) as model:
         result = measure(model, plan, progress)
         read_rate = None  # other machines' memory

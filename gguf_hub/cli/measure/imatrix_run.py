@@ -153,7 +153,7 @@ class Run(contextlib.ExitStack):
             value_type="F32",
         )
         loaded: LoadedModel = self.enter_context(
-            open_model(path, settings, progress=self._progress)
+            open_model(path, settings, is_generating=True, progress=self._progress)
         )
         return loaded
 

@@ -99,7 +99,7 @@ class Measuring(contextlib.ExitStack):
         settings = model_settings(options, path, self._progress, n_ctx=n_ctx, n_logits=None)
         builder = KernelBuilder()  # all kernels are compiled before the clock runs
         loaded = self.enter_context(
-            open_model(path, settings, builder=builder, progress=self._progress)
+            open_model(path, settings, builder=builder, is_generating=True, progress=self._progress)
         )
         model, tokenizer = loaded.model, loaded.tokenizer
         self._inputs += [part.path for part in loaded.file.files]

@@ -28,9 +28,12 @@ def _for_gguf_hub(model: Model, fit: Fit) -> list[str]:
 
     name = shlex.quote(model.argument)
     download_line = [] if model.path or fit.is_on_disk else [f"gguf-hub download {name}"]
+    merge_line, whole = _joining(model)
+    if model.file.shape.is_encoder:  # which needs no prompt, and keeps no keys and values
+        serve_line = f"gguf-hub serve {whole or name} -c {fit.constraints.n_ctx}"
+        return [*download_line, *merge_line, serve_line]
     type_ = fit.constraints.kv_type
     kv = f" -ctk {type_} -ctv {type_}" if type_ != "f16" else ""
-    merge_line, whole = _joining(model)
     layers = fit.placement.n_gpu_layers
     ngl = f" -ngl {'all' if layers == ALL_LAYERS else layers}" if layers else ""
     run_line = f"gguf-hub run {whole or name} -c {fit.constraints.n_ctx}{kv}{ngl} {PROMPT}"
@@ -69,7 +72,8 @@ def _for_llama_cpp(model: Model, fit: Fit) -> list[str]:
     flags += [f"-ctk {kv} -ctv {kv}"] * (kv != "f16")
     flash_attn = fit.constraints.flash_attn
     flags += [f"-fa {flash_attn}"] * (flash_attn != "auto")
-    return [*lines, f"llama-completion {' '.join(flags)} {PROMPT}"]
+    program = "llama-embedding" if model.file.shape.is_encoder else "llama-completion"
+    return [*lines, f"{program} {' '.join(flags)} {PROMPT}"]
 
 
 def _local_path(model: Model) -> str:

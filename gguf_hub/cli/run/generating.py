@@ -75,7 +75,7 @@ def generate(
         report_lost_pages(f"`{path}`", NO_MMAP),
         open_model(
             path, model_config, drafter=drafter_of(options), draft=draft,
-            host=open_host(options, progress), progress=progress,
+            host=open_host(options, progress), is_generating=True, progress=progress,
         ) as loaded,
     ):  # fmt: skip
         loaded_s = time.perf_counter() - start_time

@@ -7,7 +7,7 @@ it in ``graph``. Source of the records: src/models/ of llama.cpp, as bundled wit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -46,6 +46,7 @@ class Windows:
             other layers.
         only_of: The one number of layers whose models have windows; None for any.
         is_full_first: The first of ``period`` layers attends to all, not the last.
+        is_symmetric: Half of the window lies before a position, half behind it.
         has_own_heads: Heads there have a length of their own, ``rope.dimension_count_swa`` of it
             is rotated, and ``rope_freqs`` does not count.
     """
@@ -58,6 +59,7 @@ class Windows:
     freq_base: float | None = None
     only_of: int | None = None
     is_full_first: bool = False
+    is_symmetric: bool = False
     has_own_heads: bool = False
 
     def has_window(self, i: int, period: int) -> bool:
@@ -120,12 +122,19 @@ class Temperature:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A decoder of attention and feed-forward networks; by default Llama's, rotated as GPT-NeoX's.
+    """Layers of attention and feed-forward networks; by default Llama's, rotated as GPT-NeoX's.
 
     Attributes:
         name: ``general.architecture``.
         rope: Which elements of a head are a pair: ``norm`` for neighbours, ``neox`` for those that
             are half of the rotated ones apart; None where nothing is rotated.
+        is_encoder: A token sees all of its text, and there is no head: what is computed of a text
+            are vectors of its tokens.
+        has_positions: A vector that was learned for each position is added to the embeddings.
+        has_embedding_norm: They are normed then, before the first layer.
+        is_post_normed: Norms stand behind what is added to the residual stream, not before it is
+            read: ``attn_output_norm`` and ``layer_output_norm``.
+        is_first_unnormed: The first layer may lack ``attn_norm``, which others have.
         states: Layers that carry a state; None where all attend.
         has_query_gates: ``attn_q`` holds a gate behind each head's queries; results of attention
             are multiplied with its sigmoid.
@@ -137,7 +146,7 @@ class Architecture:
         is_one_part: A layer is attention, a state or a feed-forward network, not two of these.
         may_lack_parts: A layer may have no attention, or a matrix in its place where it has heads
             of queries alone, or no feed-forward network.
-        output_norm: What stands before the head.
+        output_norm: What stands before the head; empty for nothing.
         has_head_bias: The head has a bias.
         ffn_norm: What stands before the feed-forward network.
         rope_skip: Every so many layers one has no rotation; 0 for none.
@@ -149,6 +158,7 @@ class Architecture:
         may_have: Vectors that may be there, beside ``BIASES``.
         has_fused_gate: ``ffn_up`` holds the gate's rows before its own.
         n_ff_divisor: ``feed_forward_length`` is so many times a network's width.
+        may_fuse_gate: It does where there is no ``ffn_gate``.
         has_whole_norms: The norms of q and k are over all heads at once, not over each.
         has_own_norms: They have weights of their own for each head; of layer norms alone.
         has_norms_after_rope: They come after the rotation.
@@ -169,8 +179,6 @@ class Architecture:
             before and after, and the router has one.
         has_layer_norm: The norms are layer norms, not RMS norms.
         has_weightless_norms: They have no weights, but are there.
-        has_embedding_norm: Embeddings are normed before the first layer.
-        has_positions: Each position has an embedding, which is added to the token's.
         has_rms_norm_by_key: But RMS norms where a file has the epsilon of those.
         post_attention_norm_is_before_ffn: ``post_attention_norm`` is the norm before the
             feed-forward network, not one after attention.
@@ -196,6 +204,11 @@ class Architecture:
 
     name: str
     rope: Literal["norm", "neox"] | None = "neox"
+    is_encoder: bool = False
+    has_positions: bool = False
+    has_embedding_norm: bool = False
+    is_post_normed: bool = False
+    is_first_unnormed: bool = False
     states: States | None = None
     has_query_gates: bool = False
     has_result_gates: bool = False
@@ -215,6 +228,7 @@ class Architecture:
     may_have: tuple[str, ...] = ()
     has_fused_gate: bool = False
     n_ff_divisor: int = 1
+    may_fuse_gate: bool = False
     has_whole_norms: bool = False
     has_own_norms: bool = False
     has_norms_after_rope: bool = False
@@ -230,8 +244,6 @@ class Architecture:
     has_dense_beside: bool = False
     has_layer_norm: bool = False
     has_weightless_norms: bool = False
-    has_embedding_norm: bool = False
-    has_positions: bool = False
     has_rms_norm_by_key: bool = False
     post_attention_norm_is_before_ffn: bool = False
     is_parallel: bool = False
@@ -260,3 +272,14 @@ class Architecture:
         """Return the record for a file whose keys tell which norms it has."""
         is_rms = self.has_rms_norm_by_key and hparams.has(H.rms_epsilon)
         return replace(self, has_layer_norm=False) if is_rms else self
+
+    def needed(self, i: int) -> Container[str]:
+        """Return the vectors that layer ``i`` must have."""
+        if i or not self.is_first_unnormed:
+            return self.needs
+        return [name for name in self.needs if name != "attn_norm.weight"]
+
+    def fuses_gate(self, b: str, there: Container[str]) -> bool:
+        """Tell whether ``ffn_up`` of a block holds the gate, too."""
+        may_fuse = self.may_fuse_gate and f"{b}ffn_gate.weight" not in there
+        return self.has_fused_gate or may_fuse

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
 from gguf_hub.gguf.arch.classifier import CLASSIFIERS
+from gguf_hub.gguf.arch.encoders import OF_CLASSIFIERS, dense_width, encoder_tensors
 from gguf_hub.gguf.arch.latents import latent_matrices, latents_of
 from gguf_hub.gguf.arch.residuals import layer_tensors, model_tensors
 from gguf_hub.gguf.arch.states import StateLayers
@@ -114,7 +115,8 @@ class Graph:
             return 0.0
         hparam = GRAPH_HPARAMS[name]
         default = self.arch.defaults.get(name)
-        if default is None or self.hparams.has(hparam):
+        is_told = self.hparams.has(hparam) and name not in self.arch.ignores
+        if default is None or is_told:
             return float(self.hparams.get(hparam))
         return default(self.hparams)
 
@@ -142,6 +144,8 @@ class Graph:
             layer.has_ffn and (arch.has_dense_beside or not layer.has_experts) for layer in layers
         )
         return {
+            "is_encoder": arch.is_encoder,
+            "n_embd_dense": dense_width(arch, self.hparams),
             "layers": layers,
             "has_dense_layers": has_experts and is_mixed,
             "has_dense_beside": has_experts and arch.has_dense_beside,
@@ -219,6 +223,8 @@ class Graph:
 
     def _has_experts(self, i: int) -> bool:
         arch, h = self.arch, self.hparams
+        if H.moe_every.name in arch.reads:
+            return bool(h.n_expert and h.moe_every) and i % h.moe_every == 1
         if arch.has_experts_by_tensors:
             return bool(h.n_expert) and h.has_tensor(f"blk.{i}.ffn_gate_inp.weight")
         step = h.moe_step if H.moe_step.name in arch.reads else 1
@@ -331,7 +337,8 @@ class Graph:
         if windows is None or windows.only_of not in (None, h.n_layer):
             return 0
         length = h.get(H.n_swa, windows.default)
-        return windows.fixed if length and windows.fixed else length
+        length = windows.fixed if length and windows.fixed else length
+        return length // 2 + 1 if length and windows.is_symmetric else length
 
     def _is_windowed(self, i: int) -> bool:
         flags = self._flags
@@ -362,17 +369,16 @@ class Graph:
         h, d = self.hparams, self.hparams.n_embd
         n_rows, half = h.n_embd_rows, h.n_rot // 2
         yield TensorSpec("token_embd.weight", (d, n_rows))
+        for name, shape, is_vector in encoder_tensors(self.arch, h, there):
+            yield TensorSpec(name, shape, is_vector)
         if self.arch.has_positions:
             yield TensorSpec("position_embd.weight", (d, h.n_ctx_train))
-        if not self.arch.has_weightless_norms:
+        if self.arch.output_norm and not self.arch.has_weightless_norms:
             yield TensorSpec(f"{self.arch.output_norm}.weight", (d,), True)
-        if self.arch.has_embedding_norm:
-            yield TensorSpec("token_embd_norm.weight", (d,), True)
-            yield TensorSpec("token_embd_norm.bias", (d,), True)
         is_optional = "attn_norm.bias" in self.arch.may_have and "output_norm.bias" in there
         if "attn_norm.bias" in self.arch.needs or is_optional:
             yield TensorSpec("output_norm.bias", (d,), True)
-        if "output.weight" in there:
+        if "output.weight" in there and not self.arch.is_encoder:
             yield TensorSpec("output.weight", (d, n_rows))
         if self.arch.has_head_bias:
             yield TensorSpec("output.bias", (n_rows,), True)
@@ -392,9 +398,11 @@ class Graph:
     def ignored(self, name: str) -> bool:
         """Tell whether a tensor is there for no graph to read.
 
-        It is of a block that predicts further tokens, or makes keys and values in a layer that
-        reads those of another.
+        It is of a block that predicts further tokens, makes keys and values in a layer that reads
+        those of another, or classifies the vectors of an encoder.
         """
+        if self.arch.is_encoder and name in OF_CLASSIFIERS:
+            return True
         block, _, rest = name.removeprefix("blk.").partition(".")
         if not (name.startswith("blk.") and rest and block.isdecimal()):
             return False
@@ -422,12 +430,14 @@ class Graph:
             yield from self._shared(b, there)
         is_dense = self.arch.has_dense_beside or not layer.has_experts
         if layer.has_ffn and layer.n_ff and is_dense:
-            yield from self._dense("", layer.n_ff)
+            yield from self._dense("", layer.n_ff, is_fused=self.arch.fuses_gate(b, there))
         extra = layer_tensors(self.hparams.n_embd, self.n_embd_per_layer, self.n_altup)
         yield from (TensorSpec(*each) for each in extra)
         is_parallel, is_told = self.is_parallel(there), "ffn_norm.weight" in self.arch.may_have
-        for name, shape in self._vectors(layer).items():
-            is_needed, is_there = name in self.arch.needs, f"{b}{name}" in there
+        is_fused = self.arch.fuses_gate(b, there)
+        for name, shape in self._vectors(layer, is_fused=is_fused).items():
+            is_needed = name in self.arch.needed(i)
+            is_there = f"{b}{name}" in there and not _is_alone(b, name, there)
             if is_told and name in _BEFORE_FFN:  # in all layers or in none
                 is_needed, is_there = not is_parallel, False
             if is_needed or is_there:
@@ -452,8 +462,8 @@ class Graph:
             yield TensorSpec("attn_gate.weight", (d, layer.n_attn_gate))
         yield TensorSpec("attn_output.weight", (layer.n_head * layer.n_embd_head_v, d))
 
-    def _dense(self, suffix: str, width: int) -> Iterator[TensorSpec]:
-        d, is_fused = self.hparams.n_embd, self.arch.has_fused_gate
+    def _dense(self, suffix: str, width: int, *, is_fused: bool) -> Iterator[TensorSpec]:
+        d = self.hparams.n_embd
         if self.arch.is_gated and not is_fused:
             yield TensorSpec(f"ffn_gate{suffix}.weight", (d, width))
         yield TensorSpec(f"ffn_up{suffix}.weight", (d, width * (1 + is_fused)))
@@ -464,7 +474,7 @@ class Graph:
         up = there.get(f"{b}ffn_up_shexp.weight")
         keys = {H.n_expert_shared.name, H.n_ff_shexp.name}
         if up is not None and len(up.shape) == 2 and keys & set(self.arch.reads):
-            yield from self._dense("_shexp", up.shape[1])
+            yield from self._dense("_shexp", up.shape[1], is_fused=self.arch.has_fused_gate)
 
     def _experts(
         self, b: str, there: Tensors, split: Mapping[str, Mapping[int, str]]
@@ -486,7 +496,7 @@ class Graph:
             else:
                 yield TensorSpec(f"ffn_{part}_exps.weight", (*plane, n_expert))
 
-    def _vectors(self, layer: LayerGraph) -> dict[str, Shape]:
+    def _vectors(self, layer: LayerGraph, *, is_fused: bool) -> dict[str, Shape]:
         """Return the vectors that a layer must or may have."""
         h, arch, n_q, n_kv = self.hparams, self.arch, layer.n_embd_q, layer.n_embd_k
         d, n_expert, width, n_ff = h.n_embd, h.n_expert, self.n_ff_exp, layer.n_ff
@@ -499,7 +509,7 @@ class Graph:
             "attn_qkv.bias": (n_gated + n_kv + layer.n_embd_v,),
             "attn_q_norm.weight": heads[0], "attn_k_norm.weight": heads[1],
             "attn_sinks.weight": (layer.n_head,),
-            "ffn_gate.bias": (n_ff,), "ffn_up.bias": (n_ff * (1 + arch.has_fused_gate),),
+            "ffn_gate.bias": (n_ff,), "ffn_up.bias": (n_ff * (1 + is_fused),),
             "ffn_gate_inp.bias": (n_expert,), "exp_probs_b.bias": (n_expert,),
             "ffn_gate_exps.bias": (width, n_expert), "ffn_up_exps.bias": (width, n_expert),
             "ffn_down_exps.bias": (d, n_expert),
@@ -518,6 +528,8 @@ class Graph:
         if arch.may_lack_parts:
             others |= set() if layer.n_head_kv or layer.is_linear else {"attn_norm.weight"}
             others |= set() if layer.has_ffn else {"ffn_norm.weight"}
+        if not arch.is_gated:
+            others.add("ffn_gate.bias")
         if layer.n_back_kv:
             others |= {*_OF_KEYS, "attn_qkv.bias"}
         if not self.n_embd_per_layer:
@@ -527,3 +539,9 @@ class Graph:
             others |= set() if latents.n_lora_q else {"attn_q_a_norm.weight"}
         allowed = {*arch.needs, *arch.may_have, *BIASES, "attn_qkv.bias"}.difference(others)
         return {name: shapes[name] for name in shapes if name in allowed}
+
+
+def _is_alone(b: str, name: str, there: Container[str]) -> bool:
+    """Tell whether it is the bias of a norm that a layer does not have."""
+    stem = name.removesuffix(".bias")
+    return "_norm" in stem and name != stem and f"{b}{stem}.weight" not in there

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from gguf_hub.gguf.memory import cache
@@ -75,6 +75,16 @@ class Limits:
     def n_rows(self) -> int:
         """Most tokens of several sequences in one pass, drafted ones among them."""
         return max(self.n_slots, min(_N_ROWS, self.n_batch)) if self.n_slots > 1 else 1
+
+    def of_encoder(self, n_ctx_train: int) -> Limits:
+        """Return the limits of an encoder: a text is one batch, no longer than was trained on.
+
+        Nothing is kept of it: its keys and values stay the floats that they are.
+        """
+        n = min(self.n_ctx, n_ctx_train)
+        return replace(
+            self, n_ctx=n, n_batch=n, n_outputs=n, key_type="F32", value_type="F32", swa_full=True
+        )
 
     def cache_length(self, sizes: LayerSizes) -> int:
         """Return how many positions a layer's cache holds, a multiple of 32.
@@ -328,7 +338,7 @@ class MemoryLayout:
             widths |= {model.latents.n_lora_q, model.latents.n_lora_kv, model.latents.n_plain}
         widths |= {sizes.state.n_rank for sizes in layers if sizes.state}
         widths |= {model.n_embd, model.n_embd_moe, model.n_ff, model.n_ff_of_experts}
-        packed = tile_bytes(max(*widths, model.n_ff_shexp))
+        packed = tile_bytes(max(*widths, model.n_ff_shexp, model.n_embd_dense))
         partial = partial_floats(max(limits.n_batch, limits.n_outputs))
         self.attention_scratch = self._take("f", "attention of each thread", threads * floats)
         self.product_scratch = {  # arguments of products, see ``run.kernels.vm.ops.SCRATCH``
@@ -350,11 +360,15 @@ class MemoryLayout:
         self, model: ModelSizes, sizes: LayerSizes, limits: Limits, vectors: Mapping[str, int]
     ) -> LayerOffsets:
         keys, values = _cache_elements(sizes, limits)
+        if model.is_encoder and self.layers:  # those of one layer, after which no step reads them
+            keys = values = 0
         k_cache = self._take("kv", "keys [K, S, d] in tiles (see ``cache``)", keys)
         v_cache = self._take("kv", "values [K, d, S] in tiles", values)
         if sizes.n_back_kv:
             source = self.layers[-sizes.n_back_kv]
             k_cache, v_cache = source.k_cache, source.v_cache
+        if model.is_encoder and self.layers:
+            k_cache, v_cache = self.layers[0].k_cache, self.layers[0].v_cache
         n_pairs = limits.n_batch * model.n_expert_used if model.n_expert else 0
         return LayerOffsets(
             vectors=self._lay_out_vectors(vectors),
@@ -373,13 +387,16 @@ class MemoryLayout:
     def _lay_out_outputs(self, model: ModelSizes, limits: Limits) -> None:
         """Take what is computed of the rows that want logits alone."""
         n, d = limits.n_outputs, model.n_embd
+        self.hidden = self._activations("hidden", n, d)  # normed, for the logits
+        if model.is_encoder:
+            self.dense = self._activations("between dense layers", n, model.n_embd_dense)
+            return
         widths = (sizes.n_embd_attn for sizes in model.layer_sizes)
         self.output_attn_out = self._activations("attn_out", n, *widths)
         self.output_residual = self._take("f", "residual [n_outputs, D]", n * d)
         self.output_per_layer = self._take(
             "f", "embeddings of a layer [n_outputs, P]", n * model.n_embd_per_layer
         )
-        self.hidden = self._activations("hidden", n, d)  # normed, for the logits
         self.logits = self._take("f", "logits [n_outputs, V]", n * model.n_vocab)
 
     def _activations(self, name: str, rows: int, *widths: int) -> Activations:
@@ -417,7 +434,8 @@ def cache_bytes(model: ModelSizes, limits: Limits) -> int:
 
     With its state, and the most copies of it that are kept.
     """
-    counts = Counter(_cache_elements(sizes, limits) for sizes in model.layer_sizes)
+    layers = model.layer_sizes[: 1 if model.is_encoder else None]
+    counts = Counter(_cache_elements(sizes, limits) for sizes in layers)
     elements = sum(n * sum(map(_aligned, each)) for each, n in counts.items())
     return elements * _ELEMENT_BYTES["kv"] + _ELEMENT_BYTES["f"] * sum(
         state_elements(sizes.state) for sizes in model.layer_sizes if sizes.state

@@ -84,6 +84,9 @@ class ModelSizes:
     Attributes:
         layers: What differs between the layers that are computed; empty where all are alike, and
             as many as ``n_layer``.
+        is_encoder: Whether a text is computed in one batch, whose keys and values no other reads,
+            and to vectors of its tokens, without logits.
+        n_embd_dense: Width between two dense layers behind an encoder; 0 without them.
         n_ff_exp: Width of an expert; 0 for ``n_ff``.
         n_ff_shexp: Width of a shared expert; 0 without one.
         has_dense_layers: Whether some layers have no experts though others have.
@@ -108,6 +111,8 @@ class ModelSizes:
     n_expert_used: int
     n_vocab: int
     layers: tuple[LayerSizes, ...] = field(default=(), kw_only=True)
+    is_encoder: bool = field(default=False, kw_only=True)
+    n_embd_dense: int = field(default=0, kw_only=True)
     n_ff_exp: int = field(default=0, kw_only=True)
     n_ff_shexp: int = field(default=0, kw_only=True)
     has_dense_layers: bool = field(default=False, kw_only=True)

@@ -31,7 +31,8 @@ _READERS: dict[str, tuple[Role, ...]] = {
     "normed": ("attn", "router", "ffn", "other"),
     "attn_out": ("attn_output",),
     "gate": ("ffn_down",),
-    "hidden": ("output",),
+    "hidden": ("output", "other"),
+    "between dense layers": ("other",),
     "shared gate": ("other",),
     "weighted": ("ffn",),
     "latent of queries": ("other",),
@@ -92,6 +93,8 @@ def _runner(
     file: FileFacts, constraints: Constraints, n_threads: int, n_batch: int
 ) -> MemoryEstimate:
     cached = runner_limits(constraints, 1, n_batch)
+    if file.shape.is_encoder:
+        cached = cached.of_encoder(file.shape.n_ctx_train)
     kinds = frozenset(
         (name, _kind_of(share.type))
         for name, roles in _READERS.items()
@@ -119,6 +122,8 @@ def _scratch_bytes(
 ) -> int:
     """Return what takes memory besides the cache: of activations only the forms that are read."""
     limits = Limits(n_batch, n_batch, n_outputs=1, n_threads=n_threads)
+    if shape.is_encoder:
+        limits = limits.of_encoder(n_batch)
     return 8 * HEADER + sum(
         area.size_bytes
         for area in MemoryLayout(shape, limits).areas

@@ -90,7 +90,8 @@ def placement_of(file: FileFacts, constraints: Constraints, machine: Machine) ->
     if constraints.engine == "gguf-hub" and file.obstacles:
         return Placement(Verdict.NOT_HERE)
     placement = None
-    if constraints.uses_gpu(machine):
+    is_on_cpu = file.shape.is_encoder and constraints.engine == "gguf-hub"
+    if constraints.uses_gpu(machine) and not is_on_cpu:
         place = _with_gpu if constraints.engine == "llama.cpp" else _runner_with_gpu
         placement = place(file, need, constraints, machine)
     return placement or _without_gpu(file, need, constraints.limit_of(machine))

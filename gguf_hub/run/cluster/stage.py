@@ -148,11 +148,16 @@ class StageModel(Transformer):
 
 
 def check_cut(config: ModelConfig) -> None:
-    """Refuse models whose layers share more than the residual stream.
+    """Refuse models whose layers share more than the residual stream, and encoders.
 
     Raises:
         UnsupportedGgufError: It is one.
     """
+    if config.is_encoder:
+        raise UnsupportedGgufError(
+            f"architecture `{config.arch.name}`: embeddings are computed on one machine",
+            hint="run it without `--cluster`",
+        )
     if config.n_embd_per_layer or any(layer.n_back_kv for layer in config.layers):
         raise UnsupportedGgufError(
             f"architecture `{config.arch.name}`: layers read what others computed, so that they "

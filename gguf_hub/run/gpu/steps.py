@@ -171,10 +171,12 @@ CPU_ONLY = (
     "get_rows",
     "get_position_rows",
     "rope_table",
+    "text_attention",
     "prefetch_experts",
     "decode",
     "encode",
     "encode_weighted",
     "read_bytes",
 )
-"""Steps that stay on the CPU: they read rows of the file, or compute in float64."""
+"""Steps that stay on the CPU: they read rows of the file, compute in float64, or are of encoders
+alone."""

@@ -65,7 +65,8 @@ class AttentionWriter(LatentWriter):
     ) -> Activations:
         """Attend; return what attention has read, which a parallel network reads, too."""
         at, limits = self._at, self._limits
-        own_norm = "attn_norm_2.weight" if "attn_norm_2.weight" in vectors else "attn_norm.weight"
+        has_own = "attn_norm_2.weight" in vectors and not self._config.arch.is_post_normed
+        own_norm = "attn_norm_2.weight" if has_own else "attn_norm.weight"
         source = self._normed(vectors, own_norm, at.residual, N_TOKENS)
         if self._config.latents:
             self._project_latents(layer, self._config.latents, vectors, source)
@@ -180,6 +181,13 @@ class AttentionWriter(LatentWriter):
         self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], types: str
     ) -> None:
         c, at, g = self._config, self._at, layer.graph
+        if c.is_encoder:
+            self._add(f"text_attention.{types}", is_last=True, q0=at.queries,
+                      scratch=at.attention_scratch, y=at.attn_out.x,
+                      scale=self._scalar(self._score_scale(g.head_dim)), window=g.window,
+                      slopes=vectors.get(SLOPES, 0), has_slopes=SLOPES in vectors,
+                      **self._cache(layer, own))  # fmt: skip
+            return
         sinks = vectors.get("attn_sinks.weight")
         self._add(
             f"attention.{types}", is_last=True, q0=at.queries, scratch=at.attention_scratch,
@@ -217,6 +225,11 @@ class AttentionWriter(LatentWriter):
         if "attn_sub_norm.weight" in vectors:
             name = "attn_sub_norm.weight"
             self._norm(vectors, name, rows.x, rows.x, rows.width, stream.count)
+        is_twice = self._config.arch.is_post_normed and "attn_norm_2.weight" in vectors
+        if is_twice:  # what a layer has read is added to it twice
+            d = self._config.n_embd
+            self._add("copy_parts", x=stream.x, x_stride=d, x_step=0, y=self._at.normed.x,
+                      y_stride=d, y_step=0, width=d, per_row=1, count=stream.count)  # fmt: skip
         self._quantize(rows, [matrix], stream.count)
         target = self._target(stream)
         self._matmul(
@@ -227,3 +240,8 @@ class AttentionWriter(LatentWriter):
             self._bias(vectors, "attn_output", target, matrix.n_out, stream.count)
         is_after = not self._config.arch.post_attention_norm_is_before_ffn
         self._join(vectors, "post_attention_norm.weight" if is_after else "", stream)
+        self._post_norm(vectors, "attn_output_norm.weight", stream)
+        if is_twice:
+            self._add("add_rows", x=stream.x, y=self._at.normed.x, width=self._config.n_embd,
+                      factor=self._scalar(1.0), count=stream.count)  # fmt: skip
+            self._post_norm(vectors, "attn_norm_2.weight", stream)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gguf_hub.errors import UsageError
+from gguf_hub.gguf.arch.encoders import TOKEN_TYPES
 from gguf_hub.gguf.memory.layout import Activations, LayerOffsets
 from gguf_hub.run.kernels.vm.extents import Bounds, Span
 from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS
@@ -21,7 +22,7 @@ from gguf_hub.run.model.feed_forward import FeedForwardWriter
 from gguf_hub.run.model.program import FULL_GRAPH, Program
 from gguf_hub.run.model.state import StateWriter
 from gguf_hub.run.model.steps import Stream
-from gguf_hub.run.model.weights import Layer, Matrix
+from gguf_hub.run.model.weights import DENSE_LAYERS, Layer, Matrix
 
 
 class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, AltupWriter):
@@ -41,7 +42,8 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, AltupWrite
             self._rope_tables()
         stream = Stream(at.residual, at.attn_out)
         # all tokens of the last layer go on, too
-        keeps_all = self._config.is_parallel or self._config.n_altup > 0
+        c = self._config
+        keeps_all = c.is_parallel or c.is_encoder or c.n_altup > 0
         for i, (layer, own) in enumerate(zip(layers, at.layers, strict=True)):
             self._layer = stage.first + i
             vectors = self._place(layer.vectors, own.vectors)
@@ -73,7 +75,9 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, AltupWrite
         self._layer = self._config.n_layer
         if self._config.n_altup:
             self._merge()
-        if stage.has_head:
+        if stage.has_head and self._config.is_encoder:
+            self._token_vectors()
+        elif stage.has_head:
             self._head(stream if layers and not keeps_all else self._outputs(stream, 0))
         return Program(
             steps=tuple(self._steps),
@@ -125,12 +129,15 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, AltupWrite
         if is_scaled:
             self._add("scale_rows", is_last=is_last, x=at.residual, width=c.n_embd,
                       factor=self._scalar(c.embedding_scale), count=N_TOKENS)  # fmt: skip
-        if c.arch.has_embedding_norm:
-            vectors = self._place(self._weights.vectors, at.head)
-            x, name = at.residual, "token_embd_norm.weight"
-            self._norm(vectors, name, x, x, c.n_embd, N_TOKENS)
+        vectors = self._place(self._weights.vectors, at.head)
+        if TOKEN_TYPES in vectors:
+            self._add("add_bias", y=at.residual, bias=vectors[TOKEN_TYPES], width=c.n_embd,
+                      count=N_TOKENS)  # fmt: skip
         if positions := self._weights.matrices.get("position_embd"):
             self._add_positions(positions)
+        if c.arch.has_embedding_norm:
+            x, name = at.residual, "token_embd_norm.weight"
+            self._norm(vectors, name, x, x, c.n_embd, N_TOKENS)
 
     def _add_positions(self, rows: Matrix) -> None:
         """Add the embedding of each token's position.
@@ -149,6 +156,22 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, AltupWrite
                   n_in=rows.n_in, n_rows=rows.n_out, y=at.normed.x)  # fmt: skip
         self._add("add_rows", x=at.residual, y=at.normed.x, width=width,
                   factor=self._scalar(1.0), count=N_TOKENS)  # fmt: skip
+
+    def _token_vectors(self) -> None:
+        """Write what an encoder makes of each token."""
+        c, at = self._config, self._at
+        vectors = self._place(self._weights.vectors, at.head)
+        if c.arch.output_norm:
+            name = f"{c.arch.output_norm}.weight"
+            self._norm(vectors, name, at.residual, at.hidden.x, c.n_embd, N_TOKENS)
+        else:
+            self._add("copy_rows", x=at.residual, width=c.n_embd, rows=at.rows, y=at.hidden.x,
+                      count=N_OUTPUTS)  # fmt: skip
+        rows, others = at.hidden, at.dense
+        for matrix in filter(None, map(self._weights.matrices.get, DENSE_LAYERS)):
+            self._quantize(rows, [matrix], N_TOKENS)
+            self._matmul(matrix, rows, others.x, is_last=True)
+            rows, others = others, rows
 
     def _outputs(self, stream: Stream, n_embd_attn: int) -> Stream:
         """Go on with the rows that want logits; keys and values of the others are in the cache.

@@ -12,6 +12,7 @@ from typing import Any
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch import ARCHITECTURES, LLAMA, Architecture, Temperature
+from gguf_hub.gguf.arch.architecture import Activation
 from gguf_hub.gguf.arch.graph import Graph, LayerGraph
 from gguf_hub.gguf.hparams import ARCHITECTURE, GraphHyperParameters, HyperParameters
 from gguf_hub.gguf.memory.sizes import ModelSizes
@@ -55,6 +56,7 @@ class ModelConfig(ModelSizes):
         rope: Rotations.
         arch: The architecture.
         layers: What each layer has; by default the same.
+        activation: Of the feed-forward networks.
         rope_of_windows: Rotations in layers with windows, if they are others.
         score_log_multiplier: Of latent attention: how much of YaRN's factor scores have.
         router: Of the experts.
@@ -79,6 +81,7 @@ class ModelConfig(ModelSizes):
     rope: RopeConfig
     arch: Architecture = LLAMA
     layers: tuple[LayerGraph, ...] = field(default=(), kw_only=True)
+    activation: Activation = "silu"
     rope_of_windows: RopeConfig | None = None
     score_log_multiplier: float = 0.0
     router: RouterConfig = RouterConfig()
@@ -142,6 +145,7 @@ def read_config(graph: Graph) -> ModelConfig:
         epsilon=hparams.layer_norm_epsilon if arch.has_layer_norm else hparams.rms_epsilon,
         rope=rope,
         arch=arch,
+        activation=_activation(graph),
         rope_of_windows=windows,
         score_log_multiplier=_LATENT_LOG * graph.value(H.yarn_log_multiplier.name)
         if arch.has_latents
@@ -154,6 +158,12 @@ def read_config(graph: Graph) -> ModelConfig:
     )
     _check(config)
     return config
+
+
+def _activation(graph: Graph) -> Activation:
+    if H.hidden_activation.name not in graph.arch.reads:
+        return graph.arch.activation
+    return "gelu" if graph.hparams.hidden_activation in ("gelu", "geglu") else "silu"
 
 
 def _scales(graph: Graph) -> dict[str, Any]:

@@ -45,6 +45,7 @@ class FeedForwardWriter(StepWriter):
             self._dense(layer, "", vectors, source, rows, target, stream.count,
                         is_added=target == stream.x)  # fmt: skip
         self._join(vectors, "post_ffw_norm.weight", stream)
+        self._post_norm(vectors, "layer_output_norm.weight", stream)
 
     def _side_by_side(
         self, layer: Layer, own: LayerOffsets, vectors: Mapping[str, int], stream: Stream
@@ -103,12 +104,12 @@ class FeedForwardWriter(StepWriter):
         **numbers: int,
     ) -> None:  # fmt: skip
         """Compute the activation over the gate's rows, quantised for what reads them."""
-        kernel = _ACTIVATIONS[self._config.arch.activation]
+        kernel = _ACTIVATIONS[self._config.activation]
         if limit > _NO_LIMIT:
             self._add("swiglu_clamp", gate=gate.x, up=up, width=gate.width,
                       limit=self._scalar(limit), count=count)  # fmt: skip
         elif not self._config.arch.is_gated:
-            self._add(kernel, gate=gate.x, width=gate.width, count=count, **numbers)
+            self._add(kernel, is_last=True, gate=gate.x, width=gate.width, count=count, **numbers)
         else:
             self._add(kernel, gate=gate.x, up=up, width=gate.width, count=count)
         self._quantize(gate, readers, count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from gguf_hub.errors import ContextFullError, UsageError
+from gguf_hub.gguf.arch import Architecture
 from gguf_hub.gguf.memory import cache
 from gguf_hub.gguf.memory.layout import N_BATCH, Limits
 from gguf_hub.gguf.memory.sizes import LayerSizes
@@ -13,18 +14,21 @@ from gguf_hub.run.model.settings import ModelSettings
 _BYTES_WORTH_A_THREAD = 8 * 10**6  # of weights per token: some 0.4 ms of one core
 
 
-def limits_of(n_ctx_train: int, settings: ModelSettings, n_threads: int) -> Limits:
+def limits_of(
+    n_ctx_train: int, settings: ModelSettings, n_threads: int, *, is_encoder: bool = False
+) -> Limits:
     """Return the limits that a model is opened with.
 
     Args:
         n_ctx_train: Positions that the model was trained on.
         settings: How it is opened.
         n_threads: Threads where the settings name no number.
+        is_encoder: Whether it reads whole texts: no more than it was trained on, in one batch.
     """
     n_ctx = settings.n_ctx or n_ctx_train
     n_batch = min(settings.n_batch or N_BATCH, n_ctx)
     n_logits = n_batch if settings.n_logits is None else settings.n_logits
-    return Limits(
+    limits = Limits(
         n_ctx=n_ctx,
         n_batch=n_batch,
         n_outputs=min(n_logits, n_batch),
@@ -34,6 +38,38 @@ def limits_of(n_ctx_train: int, settings: ModelSettings, n_threads: int) -> Limi
         value_type=settings.value_type,
         swa_full=settings.swa_full,
     )
+    return limits.of_encoder(n_ctx_train) if is_encoder else limits
+
+
+def require_generation(arch: Architecture) -> None:
+    """Refuse to generate with an encoder.
+
+    Raises:
+        UsageError: It is one.
+    """
+    if arch.is_encoder:
+        raise UsageError(
+            f"architecture `{arch.name}` makes embeddings and generates no text",
+            hint="for embeddings: `/v1/embeddings` of `gguf-hub serve`, or in Python "
+            "`Llama(path, embedding=True).embed(text)`",
+        )
+
+
+def check_text(n_tokens: int, n_ctx_train: int, limits: Limits) -> None:
+    """Refuse a text that an encoder cannot read in one batch.
+
+    Raises:
+        ContextFullError: It is too long.
+    """
+    if n_tokens > limits.n_ctx:
+        is_trained = limits.n_ctx >= n_ctx_train
+        raise ContextFullError(
+            f"a text of {n_tokens} tokens: expected at most {limits.n_ctx}, "
+            + ("as many as the model was trained on" if is_trained else "the context"),
+            n_tokens=n_tokens,
+            n_ctx=limits.n_ctx,
+            hint="embed it in parts" if is_trained else f"open it with `-c {n_ctx_train}`",
+        )
 
 
 def check_range(position: int, n_tokens: int, slot: int, limits: Limits) -> None:

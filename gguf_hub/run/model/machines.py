@@ -54,7 +54,11 @@ class MachineOpener:
         """Return a machine with as many layers on GPUs as are asked for and have room there."""
         self._limits = limits
         stores: list[WeightStore] = []
-        if gpu.n_layers:
+        if gpu.n_layers and self._config.is_encoder:
+            self._progress.note(
+                f"GPUs do not compute `{self._config.arch.name}`: the CPU computes all layers"
+            )
+        elif gpu.n_layers:
             try:
                 stores = self._open_devices(gpu)
                 return self._open_on_gpus(limits, gpu, stores)

@@ -166,6 +166,11 @@ class StepWriter:
         self._add("add_rows", x=stream.x, y=at.branch, width=c.n_embd,
                   factor=self._scalar(c.residual_scale), count=stream.count)  # fmt: skip
 
+    def _post_norm(self, vectors: Mapping[str, int], name: str, stream: Stream) -> None:
+        """Norm the residual stream itself, where norms stand behind what is added to it."""
+        if self._config.arch.is_post_normed:
+            self._norm(vectors, name, stream.x, stream.x, self._config.n_embd, stream.count)
+
     def _normed(self, vectors: Mapping[str, int], name: str, x: int, count: int) -> Activations:
         """Norm the residual stream, where there is a norm; return what is read of it."""
         normed = self._at.normed

@@ -9,11 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from gguf_hub.errors import (
-    CacheLostError,
-    GpuError,
-    UsageError,
-)
+from gguf_hub.errors import CacheLostError, GpuError, UsageError
 from gguf_hub.gguf.memory import cache
 from gguf_hub.gguf.memory.layout import Limits
 from gguf_hub.gguf.shards import Gguf
@@ -22,12 +18,7 @@ from gguf_hub.resources import usable_threads
 from gguf_hub.run.kernels.build.build import KernelBuilder
 from gguf_hub.run.kernels.vm.extents import Bounds, prove
 from gguf_hub.run.kernels.vm.machine import LoadedProgram, Machine
-from gguf_hub.run.kernels.vm.ops import (
-    N_OUTPUT_PAIRS,
-    N_OUTPUTS,
-    N_PAIRS,
-    Step,
-)
+from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, Step
 from gguf_hub.run.kernels.vm.sequences import (
     SequenceTokens,
     ends_of,
@@ -42,7 +33,9 @@ from gguf_hub.run.model.limits import (
     cache_read_bytes,
     check_outputs,
     check_range,
+    check_text,
     limits_of,
+    require_generation,
 )
 from gguf_hub.run.model.machines import MachineOpener, Opened
 from gguf_hub.run.model.program import Program
@@ -99,6 +92,8 @@ class Transformer:
         self._states = SlotStates(machine, layers, limits.n_slots)
         self._windows = SlotWindows(program.layout.layer_sizes, limits)
         self._code = self._load(program.steps, program.bounds)
+        layout, c = program.layout, self.config
+        self._results = (layout.hidden.x, c.n_embd) if c.is_encoder else (layout.logits, c.n_vocab)
 
     @classmethod
     def open(
@@ -126,7 +121,8 @@ class Transformer:
         config, weights = read_model(file)
         config = replace(config, rope=config.rope.with_changes(settings.rope))
         n_threads = auto_threads(weights.active_bytes(config), usable_threads())
-        limits = limits_of(config.n_ctx_train, settings, n_threads)
+        is_encoder = config.is_encoder
+        limits = limits_of(config.n_ctx_train, settings, n_threads, is_encoder=is_encoder)
         if settings.gpu.n_layers <= config.n_layer:  # else nothing is read while it runs
             prefetches = should_prefetch_experts(file, settings, progress)
             limits = replace(limits, prefetch_experts=prefetches)
@@ -278,12 +274,16 @@ class Transformer:
         """Return the normalised hidden state of every token, [len(tokens), D].
 
         The cache of that slot is overwritten; the model must have been opened with ``n_logits``
-        None.
+        None, or be an encoder.
 
         Raises:
             ContextFullError: The tokens do not fit the cache.
         """
+        if self.config.is_encoder:
+            check_text(len(tokens), self.config.n_ctx_train, self._limits)
         self._check_range(0, len(tokens), slot)
+        if self.config.is_encoder:
+            return self._pass(tokens, [SequenceTokens(slot, 0, len(tokens))], range(len(tokens)))
         try:
             return self._embed(tokens, slot)
         except CacheLostError:
@@ -312,6 +312,7 @@ class Transformer:
 
     def _seek(self, positions: Mapping[int, int]) -> None:
         """Let slots go on from positions."""
+        require_generation(self.config.arch)
         for slot, position in positions.items():
             self._require_cache(position, slot)
         self._lost.difference_update(positions)
@@ -448,7 +449,7 @@ class Transformer:
     def _pass(
         self, tokens: Sequence[int], sequences: Sequence[SequenceTokens], rows: Sequence[int]
     ) -> NDArray[np.float32]:
-        """Run the program once.
+        """Run the program once; return logits, or vectors of an encoder.
 
         Args:
             tokens: At most ``n_batch``.
@@ -470,14 +471,14 @@ class Transformer:
         ends = list({slot: at + n_tokens for slot, at, n_tokens in sequences}.items())
         self._states.leave(slot for slot, _ in ends)
         self._windows.reach(ends)
-        size = len(rows) * self.config.n_vocab
-        logits: NDArray[np.float32] = self._memory.f[layout.logits : layout.logits + size]
+        at, width = self._results
+        logits: NDArray[np.float32] = self._memory.f[at : at + len(rows) * width]
         with self._recovering():
             self._machine.run(self._code)
             self._machine.pull(logits)
         self._states.arrive(ends)
         logits = logits.copy()
-        return logits.reshape(len(rows), self.config.n_vocab)
+        return logits.reshape(len(rows), width)
 
     @contextmanager
     def _recovering(self) -> Iterator[None]:

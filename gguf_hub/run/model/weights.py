@@ -18,10 +18,8 @@ from numpy.typing import NDArray
 
 from gguf_hub.errors import GgufError, UnsupportedGgufError
 from gguf_hub.gguf.arch.architecture import NORMS
-from gguf_hub.gguf.arch.graph import (
-    Graph,
-    LayerGraph,
-)
+from gguf_hub.gguf.arch.encoders import TOKEN_TYPES
+from gguf_hub.gguf.arch.graph import Graph, LayerGraph
 from gguf_hub.gguf.arch.states import CONV_KERNELS
 from gguf_hub.gguf.experts import FUSED_EXPERTS, has_fused_experts, shared_width
 from gguf_hub.gguf.hparams import GraphHyperParameters
@@ -34,6 +32,7 @@ _ROPE_FACTORS = {
     "": "rope_freqs.weight", "long": "rope_factors_long.weight",
     "short": "rope_factors_short.weight",
 }  # fmt: skip
+DENSE_LAYERS = ("dense_2", "dense_3")
 ONES = "ones"
 """A vector that no file has: what norms without weights multiply by, [d]."""
 SLOPES = "slopes"
@@ -132,9 +131,10 @@ class Weights:
 
     def active_bytes(self, config: ModelConfig, *, has_head: bool = True) -> int:
         """Return the bytes of weights that one token reads: of the experts only those used."""
-        total = self.output.size_bytes if has_head else 0
-        others = ("per_layer_model_proj", "altup_proj", "altup_unembd_proj")
-        total += sum(self.matrices[name].size_bytes for name in others if name in self.matrices)
+        total = self.output.size_bytes if has_head and not config.is_encoder else 0
+        looked_up = ("per_layer_token_embd", "position_embd")
+        every_token = (m for name, m in self.matrices.items() if name not in looked_up)
+        total += sum(matrix.size_bytes for matrix in every_token)
         for layer in self.layers:
             total += sum(matrix.size_bytes for matrix in layer.matrices.values())
             for part in layer.experts.values():
@@ -264,13 +264,20 @@ class _WeightReader:
             output = tensors.rows("output.weight", c.n_embd, c.n_vocab)
         vectors = {name: tensors.floats(name) for name in self._vectors.get("", [])
                    if name not in _ROPE_FACTORS.values()}  # fmt: skip
+        if TOKEN_TYPES in vectors:
+            vectors[TOKEN_TYPES] = vectors[TOKEN_TYPES][: c.n_embd]  # the first of them
         return Weights(
             token_embd=token_embd,
             layers=tuple(self._layer(i) for i in range(c.n_layer)),
             vectors=self._complete(vectors, (f"{c.arch.output_norm}.weight",)),
             output=output,
             rope_factors=tensors.rope_factors(),
-            matrices={**self._per_layer_matrices(), **self._positions(), **self._altup_matrices()},
+            matrices={
+                **self._per_layer_matrices(),
+                **self._positions(),
+                **self._altup_matrices(),
+                **self._dense_layers(),
+            },
         )
 
     def _per_layer_matrices(self) -> dict[str, Matrix]:
@@ -295,6 +302,11 @@ class _WeightReader:
         """Return the matrices that make streams of one, and one of them."""
         names = ("altup_proj", "altup_unembd_proj") if self._config.n_altup else ()
         return {name: self._matrix(f"{name}.weight") for name in names}
+
+    def _dense_layers(self) -> dict[str, Matrix]:
+        """Return the matrices behind an encoder."""
+        names = [f"{name}.weight" for name in DENSE_LAYERS if f"{name}.weight" in self._shapes]
+        return {name.removesuffix(".weight"): self._matrix(name) for name in names}
 
     def _layer(self, i: int) -> Layer:
         b, c, graph = f"blk.{i}.", self._config, self._config.layers[i]
@@ -356,7 +368,7 @@ class _WeightReader:
         bias = vectors.pop("attn_qkv.bias", None)
         if bias is not None:
             vectors |= {f"{name}.bias": bias[i : i + n] for name, (i, n) in starts.items()}
-        if not self._config.arch.has_fused_gate:
+        if not self._config.arch.fuses_gate("", {f"{name}.weight" for name in matrices}):
             return
         for suffix in ("", "_shexp"):
             if fused := matrices.get(f"ffn_up{suffix}"):

@@ -53,6 +53,7 @@ class Variant:
     scale: float = 0.0
     is_neox: bool = False
     n_rot: int = -1
+    is_text: bool = False
 
 
 PLAIN = Variant()
@@ -74,7 +75,7 @@ def builder(request: pytest.FixtureRequest) -> KernelBuilder:
 def kernels_of(isa: str) -> list[str]:
     """What is run here on an instruction set."""
     names = [f"{step}.{types}" for step in ("attention", "rope_store") for types in types_of(isa)]
-    return ["run_program", "rope_table", *names]
+    return ["run_program", "rope_table", "text_attention.F32.F32", *names]
 
 
 def types_of(isa: str) -> Sequence[str]:
@@ -128,6 +129,11 @@ class Layer:
                  cap=at["cap"], sinks=at["sinks"], has_sinks=variant.has_sinks,
                  slopes=at["slopes"], has_slopes=variant.has_slopes, **shared),
         ]  # fmt: skip
+        if variant.is_text:
+            self.steps[-1] = step(
+                f"text_attention.{types}", q0=at["q0"], scratch=at["scratch"], y=at["y"],
+                n_ctx=padded, scale=at["scale"], window=variant.window, slopes=at["sinks"],
+                has_slopes=variant.has_slopes, **shared)  # fmt: skip
         self.put("scale", np.array([variant.scale or d**-0.5]))
         self.put("cap", np.array([variant.cap]))
         self.put("sinks", sinks_of(heads))
@@ -176,6 +182,11 @@ def sinks_of(heads: Heads) -> np.ndarray:
     return np.linspace(-3, 6, heads.n_head).astype(np.float32)
 
 
+def slopes_of(heads: Heads) -> np.ndarray:
+    """What scores lose for each position between."""
+    return np.linspace(0.5, 0.01, heads.n_head).astype(np.float32)
+
+
 def rotated(
     x: np.ndarray, rope: RopeConfig, position: int = 0, *, is_neox: bool = False
 ) -> np.ndarray:
@@ -197,7 +208,7 @@ def rotated(
 def oracle(
     q: np.ndarray, k: np.ndarray, v: np.ndarray, rope: RopeConfig, variant: Variant = PLAIN
 ) -> np.ndarray:
-    """Causal attention of all tokens in float64: [T, H, d]."""
+    """Attention of all tokens in float64, causal unless of a text: [T, H, d]."""
     heads = Heads(q.shape[1], k.shape[1], q.shape[2])
     q, k = (rotated(x.astype(float), rope, is_neox=variant.is_neox) for x in (q, k))
     group = heads.n_head // heads.n_head_kv
@@ -209,7 +220,12 @@ def oracle(
     if variant.has_slopes:
         scores -= slopes_of(heads)[:, None, None].astype(float) * (at[:, None] - at)
     hidden = at[:, None] < at
-    if variant.window:
+    if variant.is_text:
+        distance = abs(at[:, None] - at)
+        hidden = distance >= (variant.window or len(q))
+        if variant.has_slopes:
+            scores -= slopes_of(heads)[:, None, None].astype(float) * distance
+    elif variant.window:
         hidden |= at <= at[:, None] - variant.window
     if variant.chunk:
         hidden |= at < at[:, None] // variant.chunk * variant.chunk
@@ -219,10 +235,6 @@ def oracle(
     weights = np.exp(scores - top)
     weights /= weights.sum(axis=2, keepdims=True) + np.exp(sinks[:, None, None] - top)
     return np.einsum("hts,shd->thd", weights, v)
-
-
-def slopes_of(heads: Heads) -> np.ndarray:
-    return np.linspace(0.3, 0.003, heads.n_head).astype(np.float32)
 
 
 def random_qkv(heads: Heads, n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -248,6 +260,24 @@ def test_equals_float64(heads: Heads, types: str, builder: KernelBuilder) -> Non
         found = layer.run(machine, q, k, v, 0)
     worst = np.abs(found - oracle(q, k, v, layer.rope)).max()
     assert worst < max(TOLERANCE[type_] for type_ in types.split("."))
+
+
+@pytest.mark.parametrize("window", [0, 1, 65, 300])
+@pytest.mark.parametrize("has_slopes", [False, True])
+@pytest.mark.parametrize("heads", [SHAPES[1], SHAPES[2], SHAPES[3]], ids=str)
+def test_of_a_text_equals_float64(
+    heads: Heads, has_slopes: bool, window: int, builder: KernelBuilder
+) -> None:
+    variant = Variant(window=window, is_text=True, has_slopes=has_slopes)
+    n, found = cache.CHUNK + 37, []
+    q, k, v = random_qkv(heads, n)
+    for n_threads in (1, 3):
+        layer = Layer(heads, "F32.F32", n, n_threads, variant)
+        with CompiledMachine(builder, layer.memory, n_threads) as machine:
+            found.append(layer.run(machine, q, k, v, 0))
+    expected = oracle(q, k, v, layer.rope, variant)
+    np.testing.assert_allclose(found[0], expected, atol=TOLERANCE["F32"])
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from gguf_hub.run.kernels.build.cpu import ISAS, Cpu, detect_cpu
 from gguf_hub.run.kernels.build.library import kernel_function
 from gguf_hub.run.kernels.build.objects import object_path
 from gguf_hub.run.kernels.quantize.encode_memory import WEIGHTED_TYPES
-from gguf_hub.run.kernels.vm.ops import ARGUMENTS, MEMORY
+from gguf_hub.run.kernels.vm.ops import ARGUMENTS, CACHED, MEMORY
 from tests.conftest import ROOT
 from tests.notes import Notes
 from tests.test_architecture import imported, inner, modules
@@ -266,10 +266,9 @@ def step_names() -> list[str]:
     types = sorted(type_.name for type_ in RUNNABLE_TYPES)
     weighted = ("get_rows", "get_position_rows", "matmul", "expert_matmul", "head_matmul",
                 "decode", "encode", "encode_weighted")  # fmt: skip
-    cached = ("rope_store", "attention")
-    plain = [name for name in ARGUMENTS if name not in weighted + cached]
+    plain = [name for name in ARGUMENTS if name not in weighted + CACHED]
     all_ = plain + [f"{name}.{type_}" for name in weighted for type_ in types]
-    all_ += [f"{name}.{k}.{v}" for name in cached for k in CACHE_TYPES for v in CACHE_TYPES]
+    all_ += [f"{name}.{k}.{v}" for name in CACHED for k in CACHE_TYPES for v in CACHE_TYPES]
     written = {
         f"encode.{type_.name}" for type_ in WRITABLE_TYPES if type_.name != "F32"
     }  # F32 is copied

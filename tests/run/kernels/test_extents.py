@@ -37,6 +37,7 @@ from gguf_hub.run.model.builder import ProgramBuilder
 from gguf_hub.run.model.program import Program
 from gguf_hub.run.model.weights import read_model
 from tests.arch_models import write_arch_model
+from tests.encoder_recipes import ENCODERS
 from tests.run.kernels.running import Watched
 from tests.synth import RECIPES, SMALL, TINY, Shape, write_mixtral
 
@@ -69,7 +70,7 @@ def written(shape: Shape, recipe: str, layout: str) -> tuple[Any, Any, np.ndarra
 
 @once
 def architecture(name: str, limits: Limits) -> Model:
-    """A model of ``RECIPES``."""
+    """A model of ``RECIPES`` or ``ENCODERS``."""
     with TemporaryDirectory() as folder:
         path = write_arch_model(Path(folder) / "m.gguf", name)
         with GgufFile.open(path, is_mapped=False) as file:
@@ -218,6 +219,16 @@ def test_no_step_touches_what_the_table_does_not_claim(type_: str, n_expert: int
 def test_no_step_of_an_architecture_touches_what_the_table_does_not_claim(name: str) -> None:
     model = architecture(name, Limits(35, 2, 2, 1, key_type="Q8_0"))
     runner = Runner(model, n_tokens=2, position=33, n_outputs=2)
+    for each in fewer_rows(model.program.steps):
+        runner.run_within(each)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_no_step_of_an_encoder_touches_what_the_table_does_not_claim(name: str) -> None:
+    model = architecture(name, Limits(35, 35, 35, 1).of_encoder(35))
+    runner = Runner(model, n_tokens=35, position=0, n_outputs=35)
     for each in fewer_rows(model.program.steps):
         runner.run_within(each)
 

@@ -6,7 +6,6 @@ An architecture that does not run here is refused by name before anything is com
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -28,8 +27,6 @@ from gguf_hub.gguf.memory.layout import Limits
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.kernels.build.build import KernelBuilder
-from gguf_hub.run.kernels.vm.bounds import Call, Extent
-from gguf_hub.run.kernels.vm.effects import Effects, effects_of
 from gguf_hub.run.kernels.vm.extents import prove
 from gguf_hub.run.model.builder import ProgramBuilder
 from gguf_hub.run.model.settings import ModelSettings
@@ -47,6 +44,8 @@ from tests.arch_models import (
 )
 from tests.arch_recipes import RECIPES
 from tests.conftest import ROOT
+from tests.encoder_recipes import ENCODERS
+from tests.run.model.graphs import ODD, check_barriers, other_value
 
 SUMS = 2e-4
 """Logits may differ by so much because sums have another order; in float64 it is 8e-5."""
@@ -125,7 +124,8 @@ def test_docs_list_every_architecture() -> None:
 
 
 def test_each_architecture_has_a_model() -> None:
-    assert {recipe.arch for recipe in RECIPES.values()} == set(ARCHITECTURES)
+    recipes = [*RECIPES.values(), *ENCODERS.values()]
+    assert {recipe.arch for recipe in recipes} == set(ARCHITECTURES)
 
 
 def test_an_architecture_that_does_not_run_is_refused_by_name(
@@ -184,21 +184,9 @@ def test_logits_do_not_depend_on_the_cut_or_the_threads(
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_no_step_touches_what_another_thread_may_still_write(name: str, tmp_path: Path) -> None:
-    """Steps with no barrier between them share nothing that one of them writes."""
     with GgufFile.open(write_arch_model(tmp_path / "model.gguf", name)) as file:
         program = ProgramBuilder(*read_model(file), Limits(N_CTX, 8, 8, 2)).build()
-    before: list[tuple[str, Effects]] = []
-    for step in program.steps:
-        own = effects_of(step, Call(step.types, program.bounds, program.bounds.span))
-        for kernel, other in before:
-            for a, b in ((own, other), (other, own)):
-                for written, used in itertools.product(a.writes, (*b.writes, *b.reads)):
-                    assert not overlap(written, used), f"{kernel}, {step.kernel}: {used}"
-        before = [] if step.is_barrier_after else [*before, (step.kernel, own)]
-
-
-def overlap(a: Extent, b: Extent) -> bool:
-    return a.array == b.array and a.first < b.first + b.size and b.first < a.first + a.size
+    check_barriers(program)
 
 
 @pytest.mark.parametrize("name", ["gemma4-dense", "gemma4-e", "deepseek2", "deepseek2-old"])
@@ -262,34 +250,6 @@ def test_every_key_changes_the_logits_or_is_refused(
         except UnsupportedGgufError as exc:  # by the key, or by a tensor that no longer fits it
             assert f"{recipe.arch}.{key}" in str(exc) or "tensor `" in str(exc)
     assert without_effect == {key for key in recipe.unused.split() if key in keys_of(recipe)}
-
-
-def other_value(key: str, value: Any) -> Any:
-    """Return another value that a file could have; None where tensors' shapes follow from it."""
-    if key == "rope.scaling.type":
-        return "none"
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, float):
-        return value * (100 if key.endswith("epsilon") else 1.5)
-    if isinstance(value, list) and isinstance(value[0], float):
-        return [value[0], value[1] * 1.5, *value[2:]]
-    if key == "expert_gating_func":
-        return 3 - value
-    if key in ("rope.dimension_count", "rope.dimension_count_swa"):
-        return value // 2
-    if key == "attention.sliding_window_pattern" and isinstance(value, int):
-        return value - 1
-    if key in ("expert_used_count", "expert_group_used_count"):
-        return value + 1
-    if key.endswith(("original_context_length", "temperature_length", "attention.sliding_window")):
-        return value * 8 if value < N_CTX else value // 8  # across the length of the prompt
-    return None
-
-
-ODD = [0, 1, 3, 2**20, 2**32 - 1, 0.0, -1.5, 1e30, float("nan"), float("inf"), "x", True,
-       [0, 0, 0, 0], [2**31 - 1] * 4, [True, False, True, True]]  # fmt: skip
-"""Values of keys as no model has them, or not there."""
 
 
 @pytest.mark.slow

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gguf_hub.gguf.arch.architecture import Architecture
-from gguf_hub.gguf.arch.families import classic, deepseek, gemma, hybrid, llama, modern, more, qwen
+from gguf_hub.gguf.arch.families import (
+    classic,
+    deepseek,
+    encoders,
+    gemma,
+    hybrid,
+    llama,
+    modern,
+    more,
+    qwen,
+)
 
-_MODULES = (classic, deepseek, gemma, hybrid, llama, modern, more, qwen)
+_MODULES = (classic, deepseek, encoders, gemma, hybrid, llama, modern, more, qwen)
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     record.name: record

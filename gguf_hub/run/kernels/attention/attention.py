@@ -1,5 +1,8 @@
 """Attention over the cache, and what fills it: steps made of inner loops for a CPU and a type.
 
+``attention`` lets a token see those before it; ``text_attention``, of encoders, those of all its
+text, which one call brings whole.
+
 Scores of a chunk of positions, their softmax, and the weighted sum of the values come one after
 another; chunks are joined by the online softmax (arXiv 1805.02867; FlashAttention, arXiv
 2205.14135, section 3.1), so that memory does not grow with the context. Rows that share a key/value
@@ -129,8 +132,8 @@ def _make_softmax(total):
             n_filled: How many weights are read: 0 where the row sees nothing.
             scale: Of the scores, positive.
             cap: Scaled scores become cap * tanh(score / cap), unless it is 0.
-            slope: By how much scaled scores are less for each position that a key lies before the
-                query (ALiBi, arXiv 2108.12409).
+            slope: By how much scaled scores are less for each position between key and query
+                (ALiBi, arXiv 2108.12409).
             behind: By how many positions the query lies behind the first key.
             state: Of the row: largest score so far, sum of weights relative to it.
             factor: Where the factors of the row's sums so far, and of this chunk's, are written.
@@ -149,7 +152,9 @@ def _make_softmax(total):
             scale = np.float32(1)
         if slope != np.float32(0):
             for i in range(begin, end):
-                f[np.uintp(x + i)] = f[np.uintp(x + i)] * scale - slope * np.float32(behind - i)
+                f[np.uintp(x + i)] = f[np.uintp(x + i)] * scale - slope * np.float32(
+                    abs(behind - i)
+                )
             scale = np.float32(1)
         top = _largest(f, x + begin, end - begin)
         for i in range(begin, end):
@@ -169,9 +174,92 @@ def _make_softmax(total):
 
 
 def make_attention(keys, values):
-    """Return attention for one type of keys and one of values."""
-    scores, weigh, softmax = keys.scores, values.weigh, _make_softmax(values.total)
+    """Return attention to what comes before, for one type of keys and one of values."""
+    attend_all = _make_attend_all(keys, values, is_text=False)
+
+    def attention(
+        tid, nth, n, f, q, kv, w,
+        q0, n_head, n_head_kv, head_dim, value_dim, k_cache, v_cache, n_ctx, scratch, y,
+        scale, window, chunk, cap, sinks, has_sinks, slopes, has_slopes,
+    ):  # fmt: skip
+        attend_all(
+            tid, nth, n, f, kv, q0, n_head, n_head_kv, head_dim, value_dim, k_cache, v_cache,
+            n_ctx, scratch, y, f[scale], window, chunk, f[cap], sinks, has_sinks, slopes,
+            has_slopes,
+        )  # fmt: skip
+
+    return attention
+
+
+def make_text_attention(keys, values):
+    """Return attention to all of a text, for one type of keys and one of values."""
+    attend_all = _make_attend_all(keys, values, is_text=True)
+
+    def text_attention(
+        tid, nth, n, f, q, kv, w,
+        q0, n_head, n_head_kv, head_dim, value_dim, k_cache, v_cache, n_ctx, scratch, y,
+        scale, window, slopes, has_slopes,
+    ):  # fmt: skip
+        attend_all(
+            tid, nth, n, f, kv, q0, n_head, n_head_kv, head_dim, value_dim, k_cache, v_cache,
+            n_ctx, scratch, y, f[scale], window, 0, np.float32(0), 0, 0, slopes, has_slopes,
+        )  # fmt: skip
+
+    return text_attention
+
+
+def _make_attend_all(keys, values, *, is_text):
+    """Return what takes this thread's share of all heads and tokens over what they see."""
+    attend = _make_attend(keys, values, is_text=is_text)
     block_elements, tile_elements = keys.block, values.tile
+
+    @register_jitable
+    def attend_all(
+        tid, nth, n, f, kv, q0, n_head, n_head_kv, head_dim, value_dim, k_cache, v_cache, n_ctx,
+        scratch, y, scale, window, chunk, cap, sinks, has_sinks, slopes, has_slopes,
+    ):  # fmt: skip
+        all_heads = n_head // n_head_kv
+        group = heads_together(all_heads)
+        n_groups = n_head // group
+        wide = LANES * n_tiles(value_dim)
+        own_scratch = scratch + tid * scratch_floats(all_heads, value_dim)
+        item = tid  # dealt like cards: later tokens see more positions and cost more
+        for number in range(n[N_SEQUENCES]):
+            first, count, position, _, cache_start = sequence(n, number)
+            bound = position + count if is_text else chunk
+            items = (count + TOKENS - 1) // TOKENS * n_groups
+            while item < items:
+                block, head = item // n_groups * TOKENS, item % n_groups * group
+                item += nth
+                t0, n_tokens = first + block, min(count - block, TOKENS)
+                k = k_cache + head // all_heads * (n_ctx // LANES) * block_elements(head_dim)
+                v = v_cache + head // all_heads * n_tiles(value_dim) * tile_elements(n_ctx)
+                attend(
+                    f, kv, q0, n_head, group, head, head_dim, value_dim, position + block, t0,
+                    n_tokens, cache_start + k, cache_start + v, n_ctx, own_scratch, scale,
+                    window, bound, cap, sinks, has_sinks, slopes, has_slopes,
+                )  # fmt: skip
+                rows = n_tokens * group
+                state = own_scratch + 2 * ROWS * CHUNK + 4 * ROWS
+                for row in range(rows):
+                    inverse = np.float32(1) / f[state + STATE * row + SUM]
+                    x = state + STATE * rows + wide * row
+                    at = value_dim * (n_head * (t0 + row // group) + head + row % group)
+                    for i in range(value_dim):
+                        f[y + at + i] = f[x + i] * inverse
+            item -= items  # what is left of the deal goes on in the next sequence
+
+    return attend_all
+
+
+def _make_attend(keys, values, *, is_text):
+    """Return what takes the rows of a block of tokens over all they see.
+
+    ``bound`` is the length of a chunk that they see alone; of a text the end.
+    """
+    scores, weigh, softmax = keys.scores, values.weigh, _make_softmax(values.total)
+    first_seen, end_seen = _OF_TEXTS if is_text else _OF_CACHES
+    block_elements, seen = keys.block, _make_seen(first_seen, end_seen)
 
     @register_jitable
     def advance(
@@ -209,7 +297,7 @@ def make_attention(keys, values):
     @register_jitable
     def attend(
         f, kv, q0, n_head, group, head, head_dim, value_dim, position, t0, n_tokens, k, v, n_ctx,
-        scratch, scale, window, chunk, cap, sinks, has_sinks, slopes, has_slopes,
+        scratch, scale, window, bound, cap, sinks, has_sinks, slopes, has_slopes,
     ):  # fmt: skip
         """Take the rows of a block of tokens, ``group`` heads from one on, over all they see."""
         rows = n_tokens * group
@@ -224,13 +312,14 @@ def make_attention(keys, values):
             f[sums + i] = np.float32(0)
         step = head_dim * n_head
         q1 = q0 + step * t0 + head_dim * head
-        first = _first_seen(position, window, chunk) // CHUNK * CHUNK
-        while first < position + n_tokens:
+        first = first_seen(position, window, bound) // CHUNK * CHUNK
+        end = end_seen(position + n_tokens - 1, window, bound)
+        while first < end:
             row = 0
             while row < rows:
                 a, s, x = row // group, state + STATE * row, sums + wide * row
                 qa = q1 + step * a + head_dim * (row % group)
-                sees_a = _seen(position + a, first, window, chunk)
+                sees_a = seen(position + a, first, window, bound)
                 slope_a = _slope(f, slopes, has_slopes, head + row % group)
                 if row + ROWS <= rows:
                     b, c, d = (row + 1) // group, (row + 2) // group, (row + 3) // group
@@ -239,9 +328,9 @@ def make_attention(keys, values):
                         (qa, q1 + step * b + head_dim * ((row + 1) % group),
                          q1 + step * c + head_dim * ((row + 2) % group),
                          q1 + step * d + head_dim * ((row + 3) % group)),
-                        (sees_a, _seen(position + b, first, window, chunk),
-                         _seen(position + c, first, window, chunk),
-                         _seen(position + d, first, window, chunk)),
+                        (sees_a, seen(position + b, first, window, bound),
+                         seen(position + c, first, window, bound),
+                         seen(position + d, first, window, bound)),
                         (slope_a, _slope(f, slopes, has_slopes, head + (row + 1) % group),
                          _slope(f, slopes, has_slopes, head + (row + 2) % group),
                          _slope(f, slopes, has_slopes, head + (row + 3) % group)),
@@ -259,42 +348,7 @@ def make_attention(keys, values):
                     row += 1
             first += CHUNK
 
-    def attention(
-        tid, nth, n, f, q, kv, w,
-        q0, n_head, n_head_kv, head_dim, value_dim, k_cache, v_cache, n_ctx, scratch, y,
-        scale, window, chunk, cap, sinks, has_sinks, slopes, has_slopes,
-    ):  # fmt: skip
-        all_heads = n_head // n_head_kv
-        group = heads_together(all_heads)
-        n_groups = n_head // group
-        wide = LANES * n_tiles(value_dim)
-        own_scratch = scratch + tid * scratch_floats(all_heads, value_dim)
-        item = tid  # dealt like cards: later tokens see more positions and cost more
-        for number in range(n[N_SEQUENCES]):
-            first, count, position, _, cache_start = sequence(n, number)
-            items = (count + TOKENS - 1) // TOKENS * n_groups
-            while item < items:
-                block, head = item // n_groups * TOKENS, item % n_groups * group
-                item += nth
-                t0, n_tokens = first + block, min(count - block, TOKENS)
-                k = k_cache + head // all_heads * (n_ctx // LANES) * block_elements(head_dim)
-                v = v_cache + head // all_heads * n_tiles(value_dim) * tile_elements(n_ctx)
-                attend(
-                    f, kv, q0, n_head, group, head, head_dim, value_dim, position + block, t0,
-                    n_tokens, cache_start + k, cache_start + v, n_ctx, own_scratch, f[scale],
-                    window, chunk, f[cap], sinks, has_sinks, slopes, has_slopes,
-                )  # fmt: skip
-                rows = n_tokens * group
-                state = own_scratch + 2 * ROWS * CHUNK + 4 * ROWS
-                for row in range(rows):
-                    inverse = np.float32(1) / f[state + STATE * row + SUM]
-                    x = state + STATE * rows + wide * row
-                    at = value_dim * (n_head * (t0 + row // group) + head + row % group)
-                    for i in range(value_dim):
-                        f[y + at + i] = f[x + i] * inverse
-            item -= items  # what is left of the deal goes on in the next sequence
-
-    return attention
+    return attend
 
 
 @register_jitable
@@ -303,21 +357,48 @@ def _slope(f, slopes, has_slopes, head):
 
 
 @register_jitable
-def _first_seen(position, window, chunk):
+def _first_cached(position, window, chunk):
     """Return the first position that a query at ``position`` sees."""
     first = max(position - window + 1, 0) if window > 0 else 0
     return max(first, position // chunk * chunk) if chunk > 0 else first
 
 
 @register_jitable
-def _seen(position, first, window, chunk):
-    """Return which positions of the chunk from ``first`` on a query sees: begin and end there.
+def _end_cached(position, window, chunk):
+    return position + 1
 
-    With a window of 100, position 300 sees 201 to 300: in the chunk from 256 on 0 to 44, (0, 45);
-    in the chunk from 0 on 201 to 255, (201, 256).
-    """
-    begin = _first_seen(position, window, chunk) - first
-    return min(max(begin, 0), CHUNK), min(max(position + 1 - first, 0), CHUNK)
+
+@register_jitable
+def _first_of_text(position, window, end):
+    """Return the first position of a text that a query at ``position`` sees."""
+    return max(position - window + 1, 0) if window > 0 else 0
+
+
+@register_jitable
+def _end_of_text(position, window, end):
+    """Return the position behind the last one that it sees; ``end`` is that behind the text."""
+    return min(position + window, end) if window > 0 else end
+
+
+_OF_CACHES = _first_cached, _end_cached
+_OF_TEXTS = _first_of_text, _end_of_text
+
+
+def _make_seen(first_seen, end_seen):
+    """Return which positions of a chunk a query sees; see ``_make_attend`` for the arguments."""
+
+    @register_jitable
+    def seen(position, first, window, bound):
+        """Return which positions of the chunk from ``first`` on a query sees: begin and end there.
+
+        With a window of 100, position 300 sees 201 to 300: in the chunk from 256 on 0 to 44,
+        (0, 45); in the chunk from 0 on 201 to 255, (201, 256).
+        """
+        begin = first_seen(position, window, bound) - first
+        end = end_seen(position, window, bound) - first
+        return min(max(begin, 0), CHUNK), min(max(end, 0), CHUNK)
+
+    return seen
 
 
 @register_jitable

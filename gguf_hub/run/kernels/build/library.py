@@ -18,7 +18,7 @@ from gguf_hub.run.kernels import elementwise, reading, recurrent, routing, steps
 from gguf_hub.run.kernels.build.stand_ins import ROWS
 from gguf_hub.run.kernels.generic import generic
 from gguf_hub.run.kernels.vm import runner
-from gguf_hub.run.kernels.vm.ops import ARGUMENTS, MEMORY, QUEUE
+from gguf_hub.run.kernels.vm.ops import ARGUMENTS, CACHED, MEMORY, QUEUE
 
 _PLAIN_STEPS = ChainMap(vars(steps), vars(elementwise), vars(routing), vars(recurrent))
 
@@ -51,7 +51,7 @@ def _make(step: str, weight_type: str, isa: str) -> Callable:
         return _product(step, weight_type, isa)
     if step in ("quantize_q8_0", "quantize_q8_k"):
         return _quantize(step.removeprefix("quantize_"), isa)
-    if step in ("rope_store", "attention"):
+    if step in CACHED:
         return _attention_step(step, weight_type, isa)
     if step == "prefetch_experts":
         from gguf_hub.run.kernels import paging
@@ -175,5 +175,5 @@ def _attention_step(step: str, cache_types: str, isa: str) -> Callable:
     from gguf_hub.run.kernels.attention import attention, attention_simd
 
     key_type, value_type = cache_types.split(".")
-    make = attention.make_attention if step == "attention" else attention.make_rope_store
+    make = getattr(attention, f"make_{step}")
     return make(attention_simd.keys_of(key_type, isa), attention_simd.values_of(value_type, isa))

@@ -46,6 +46,7 @@ _OUTPUTS: dict[str, dict[str, str]] = {
     "rotate": {"x": "updated"},
     "rope_store": {"q0": "updated", "k0": "updated", "k_cache": "updated", "v_cache": "updated"},
     "attention": {"y": "written"},
+    "text_attention": {"y": "written"},
     "causal_conv": {"y": "written", "state": "updated"},
     "mamba2_scan": {"y": "written", "state": "updated"},
     "mamba_scan": {"y": "written", "state": "updated", "dt": "updated"},

@@ -180,6 +180,18 @@ def _attention(
     yield Extent("f", slopes, n_head if has_slopes else 0)
 
 
+def _text_attention(
+    call: Call, q0: int, n_head: int, n_head_kv: int, head_dim: int, value_dim: int, k_cache: int,
+    v_cache: int, n_ctx: int, scratch: int, y: int, scale: int, window: int, slopes: int,
+    has_slopes: int,
+) -> Extents:  # fmt: skip
+    require(call.span.end <= n_ctx, "position {} in a cache of {}", call.span.end - 1, n_ctx)
+    yield from _attention(
+        call, q0, n_head, n_head_kv, head_dim, value_dim, k_cache, v_cache, n_ctx, scratch, y,
+        scale, window, 0, scale, 0, 0, slopes, has_slopes,
+    )  # fmt: skip
+
+
 # -- experts ---------------------------------------------------------------------------------------
 
 
@@ -265,6 +277,7 @@ GRAPH_EXTENTS: dict[str, Callable[..., Extents]] = {
     "rotate": _rotate,
     "rope_store": _rope_store,
     "attention": _attention,
+    "text_attention": _text_attention,
     "top_k_gate": _top_k_gate,
     "scale_pairs": _scale_pairs,
     "silu_mul": _two_rows,

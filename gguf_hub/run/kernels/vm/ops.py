@@ -121,6 +121,11 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
         "scratch", "y",
         "scale", "window", "chunk", "cap", "sinks", "has_sinks", "slopes", "has_slopes",
     ),
+    # the same, not causal: of texts that the call brings whole; without caps and sinks
+    "text_attention": (
+        "q0", "n_head", "n_head_kv", "head_dim", "value_dim", "k_cache", "v_cache", "n_ctx",
+        "scratch", "y", "scale", "window", "slopes", "has_slopes",
+    ),
     # what carries a state from token to token: causal convolution, Mamba-2, gated delta net
     "causal_conv": (
         "x", "stride", "taps", "n_taps", "bias", "has_bias", "is_silu", "state", "state_stride",
@@ -178,8 +183,12 @@ ARGUMENTS: dict[str, tuple[str, ...]] = {
 index of the header of ``n``; ``is_`` and ``has_`` are 0 or 1. Of ``attention``, a query at position
 p sees positions > p - ``window`` and >= p // ``chunk`` * ``chunk``, where these are not 0; scores
 are capped unless the float at ``cap`` is 0; a head's sink is a score whose value is 0; its slope
-times the distance is taken off scores (ALiBi)."""
+times the distance is taken off scores (ALiBi). Of
+``text_attention`` a query sees positions less than ``window`` before and after p, or all."""
 
+
+CACHED = ("rope_store", "attention", "text_attention")
+"""Steps whose kernels differ by the types of keys and values in the cache."""
 
 MEMORY = ("tid", "nth", "n", "f", "q", "kv", "w")
 """Parameters of every step before its own."""
