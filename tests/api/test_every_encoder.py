@@ -138,3 +138,13 @@ def test_llama_writes_no_text(tmp_path: Path, kernels: None) -> None:
         ):
             with pytest.raises(UsageError, match=REFUSAL):
                 call()
+
+
+def test_what_is_added_to_embeddings_is_not_quantised(tmp_path: Path, gguf_hub: Cli) -> None:
+    model, target = write(tmp_path / "model.gguf"), tmp_path / "q8.gguf"
+    code, _, err = gguf_hub("quantize", model, target, "Q8_0")
+    assert code == 0, err
+    with Llama(target, n_threads=1, embedding=True, verbose=False) as llm:
+        found = np.array(llm.embed(TEXT, normalize=True))
+    with Llama(model, n_threads=1, embedding=True, verbose=False) as llm:
+        assert found @ np.array(llm.embed(TEXT, normalize=True)) > 0.999

@@ -44,8 +44,8 @@ _SMALLER_BLOCKS = {
 _NEVER = (
     "_norm.weight", "ffn_gate_inp.weight", "altup", "laurel", "per_layer_model_proj", "ssm_conv1d",
     "shortconv.conv.weight", "indexer.k_proj.weight", "indexer.q_proj.weight",
-    "ffn_gate_tid2eid.weight", "attn_rel_b.weight", "position_embd", ".patch_embd",
-    ".patch_merger", ".rel_pos",
+    "ffn_gate_tid2eid.weight", "attn_rel_b.weight", "position_embd", "token_types.weight",
+    ".patch_embd", ".patch_merger", ".rel_pos",
 )  # fmt: skip
 """Parts of names of small tensors that decide much: they stay as they are."""
 
