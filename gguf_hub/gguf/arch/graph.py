@@ -134,7 +134,8 @@ class Graph:
         """
         if H.parallel_residual.name in self.arch.reads:
             return self.hparams.parallel_residual
-        return self.arch.is_parallel and "blk.0.ffn_norm.weight" not in there
+        norms = (f"blk.{i}.ffn_norm.weight" in there for i in (0, 1))  # all layers, or none
+        return self.arch.is_parallel and not any(norms)
 
     def sizes(self) -> dict[str, Any]:
         """Return what ``ModelSizes`` has besides the sizes of every model."""

@@ -54,8 +54,8 @@ GELU = 1e-2
 
 OPTIONAL = (
     "output.weight", "rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight",
-    "attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias", "ffn_gate.bias",
-    "ffn_up.bias", "ffn_down.bias", "exp_probs_b.bias", "ssm_conv1d.bias",
+    "attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_qkv.bias", "attn_output.bias",
+    "ffn_gate.bias", "ffn_up.bias", "ffn_down.bias", "exp_probs_b.bias", "ssm_conv1d.bias",
     "layer_output_scale.weight", "ffn_down_exps.scale", "ffn_gate_inp_shexp.weight",
 )  # fmt: skip
 """With and without these, llama.cpp runs a model of some architectures."""
