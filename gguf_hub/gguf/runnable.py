@@ -20,7 +20,8 @@ import numpy as np
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch import ARCHITECTURES, Architecture
 from gguf_hub.gguf.arch.encoders import dense_width
-from gguf_hub.gguf.arch.graph import Graph, TensorSpec
+from gguf_hub.gguf.arch.graph import Graph
+from gguf_hub.gguf.arch.graph_tensors import GraphTensor, tensors_of
 from gguf_hub.gguf.arch.states import state_sizes
 from gguf_hub.gguf.format import AnyTensor, Field, TensorInfo, ValueType
 from gguf_hub.gguf.header import Header
@@ -338,7 +339,7 @@ def _tensor_obstacles(
     """Compare the tensors but ``others`` with those that the graph uses: names, shapes, types."""
     used: set[str] = set()
     missing, types, shapes = [], [], []
-    for spec in graph.tensors(tensors):
+    for spec in tensors_of(graph, tensors):
         info = tensors.get(spec.name)
         if info is None:
             missing.append(spec.name)
@@ -360,7 +361,7 @@ def _tensor_obstacles(
     ]
 
 
-def _has_right_type(info: AnyTensor, spec: TensorSpec) -> bool:
+def _has_right_type(info: AnyTensor, spec: GraphTensor) -> bool:
     """Tell whether the runner computes with a tensor's type; vectors are never quantised."""
     if not isinstance(info, TensorInfo):
         return False

@@ -13,10 +13,6 @@ from gguf_hub.gguf.format import AnyTensor
 
 TOKEN_TYPES = "token_types.weight"
 """A vector for each type of token, [types, D]; all tokens of a text are of the first."""
-OF_CLASSIFIERS = frozenset(
-    f"{part}.{kind}" for part in ("cls", "cls.output", "cls.norm") for kind in ("weight", "bias")
-)
-"""What makes scores of the vectors that an encoder computes; the graph ends before it."""
 
 
 def encoder_tensors(

@@ -1,27 +1,17 @@
-"""What a model's graph is: by its architecture, its keys, and the tensors that it has.
-
-The one place that knows which tensors a graph has and their shapes; whoever judges a file and
-whoever runs it ask here.
-
-Shape letters: D n_embd, Q all heads of q, K those of k (and of v), d head_dim, H heads, F n_ff,
-E experts, X the width of an expert, S of a shared one, V rows of the embeddings.
-"""
+"""What a model's graph is: by its architecture, its keys, and the tensors that it has."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 from gguf_hub.errors import UnsupportedGgufError
-from gguf_hub.gguf.arch.architecture import BIASES, Architecture, H
-from gguf_hub.gguf.arch.classifier import CLASSIFIERS
-from gguf_hub.gguf.arch.encoders import OF_CLASSIFIERS, dense_width, encoder_tensors
-from gguf_hub.gguf.arch.latents import latent_matrices, latents_of
-from gguf_hub.gguf.arch.residuals import layer_tensors, model_tensors
+from gguf_hub.gguf.arch.architecture import Architecture, H
+from gguf_hub.gguf.arch.encoders import dense_width
+from gguf_hub.gguf.arch.latents import latents_of
 from gguf_hub.gguf.arch.states import StateLayers
-from gguf_hub.gguf.experts import FUSED_EXPERTS, group_split, has_fused_experts, wanted_experts
 from gguf_hub.gguf.format import AnyTensor
 from gguf_hub.gguf.hparams import GRAPH_HPARAMS, WholeNumber
 from gguf_hub.gguf.memory.latents import Latents
@@ -30,29 +20,9 @@ from gguf_hub.gguf.memory.sizes import LayerSizes
 Shape = tuple[int, ...]
 Tensors = Mapping[str, AnyTensor]
 
-_OF_EXPERTS = ("ffn_gate_inp.bias", "exp_probs_b.bias", "ffn_gate_exps.bias", "ffn_up_exps.bias",
-               "ffn_down_exps.bias", "ffn_gate_inp_shexp.weight", "ffn_gate_inp.scale",
-               "ffn_down_exps.scale", "pre_ffw_norm_2.weight", "post_ffw_norm_1.weight",
-               "post_ffw_norm_2.weight")  # fmt: skip
-_OF_KEYS = ("attn_k.weight", "attn_v.weight", "attn_k_norm.weight", "attn_k.bias", "attn_v.bias")
-_OF_DENSE = ("ffn_gate.bias", "ffn_up.bias", "ffn_down.bias")
-_BEFORE_FFN = ("ffn_norm.weight", "ffn_norm.bias")
-_OF_ATTENTION = ("attn_q", "attn_k", "attn_v", "attn_sinks", "attn_output")
+OF_KEYS = ("attn_k.weight", "attn_v.weight", "attn_k_norm.weight", "attn_k.bias", "attn_v.bias")
+"""What makes keys and values in a layer."""
 _MOST_LAYERS = 100_000  # no file that can be opened has more
-
-
-class TensorSpec(NamedTuple):
-    """A tensor of the graph.
-
-    Attributes:
-        name: As in the file.
-        shape: As in the file, the fastest dimension first.
-        is_vector: A norm, bias or the like, which is never quantised.
-    """
-
-    name: str
-    shape: Shape
-    is_vector: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +149,7 @@ class Graph:
         is_chunk = bool(arch.windows and arch.windows.is_chunked)
         n_head_kv = self._number(H.n_head_kv, i)
         n_ff = self._number(H.n_ff, i) // arch.n_ff_divisor
-        state = self._states.of_layer(i, n_head_kv, n_ff)
+        state = self.states.of_layer(i, n_head_kv, n_ff)
         has_ffn = n_ff > 0 or not (arch.is_one_part or arch.may_lack_parts)
         is_linear = arch.may_lack_parts and not n_head_kv and self._number(H.n_head, i) > 0
         if not has_ffn and arch.may_lack_parts and (is_linear or n_head_kv):
@@ -233,7 +203,8 @@ class Graph:
         return bool(h.n_expert) and i >= first and step > 0 and (i + 1) % step == 0
 
     @cached_property
-    def _states(self) -> StateLayers:
+    def states(self) -> StateLayers:
+        """What its layers with states have."""
         return StateLayers(self.arch, self.hparams, min(self.n_layer, _MOST_LAYERS))
 
     def _n_embd_head_v(self, is_other: bool) -> int:
@@ -357,192 +328,14 @@ class Graph:
         period = h.get(H.swa_pattern, windows.period)
         return [windows.has_window(i, period) for i in range(n_layer)]
 
-    # -- tensors -----------------------------------------------------------------------------------
-
-    def tensors(self, there: Tensors) -> Iterator[TensorSpec]:
-        """Yield the tensors that the graph needs, and of those that it may have the ones it has.
-
-        No more blocks than a header has tensors, and one: so many cannot all be there.
-
-        Args:
-            there: What the file has.
-        """
-        h, d = self.hparams, self.hparams.n_embd
-        n_rows, half = h.n_embd_rows, h.n_rot // 2
-        yield TensorSpec("token_embd.weight", (d, n_rows))
-        for name, shape, is_vector in encoder_tensors(self.arch, h, there):
-            yield TensorSpec(name, shape, is_vector)
-        if self.arch.has_positions:
-            yield TensorSpec("position_embd.weight", (d, h.n_ctx_train))
-        if self.arch.output_norm and not self.arch.has_weightless_norms:
-            yield TensorSpec(f"{self.arch.output_norm}.weight", (d,), True)
-        is_optional = "attn_norm.bias" in self.arch.may_have and "output_norm.bias" in there
-        if "attn_norm.bias" in self.arch.needs or is_optional:
-            yield TensorSpec("output_norm.bias", (d,), True)
-        if "output.weight" in there and not self.arch.is_encoder:
-            yield TensorSpec("output.weight", (d, n_rows))
-        if self.arch.has_head_bias:
-            yield TensorSpec("output.bias", (n_rows,), True)
-        if classifier := CLASSIFIERS.get(self.arch.name):
-            yield from map(TensorSpec._make, classifier.tensors(h, there))
-        for name in ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"):
-            if name in there:
-                yield TensorSpec(name, (half,), True)
-        extra = model_tensors(d, n_rows, self.n_embd_per_layer, self.n_layer, self.n_altup)
-        yield from (TensorSpec(*each) for each in extra)
-        # the runner takes merged experts where there are both
-        split = {name: parts for name, parts in group_split(there).items() if name not in there}
-        for i in range(min(self.n_layer, len(there) + 1)):
-            for name, shape, is_vector in self._block(i, there, split):
-                yield TensorSpec(f"blk.{i}.{name}", shape, is_vector)
-
     def ignored(self, name: str) -> bool:
         """Tell whether a tensor is there for no graph to read.
 
-        It is of a block that predicts further tokens, makes keys and values in a layer that reads
-        those of another, or classifies the vectors of an encoder.
+        It is of a block that predicts further tokens, or makes keys and values in a layer that
+        reads those of another.
         """
-        if self.arch.is_encoder and name in OF_CLASSIFIERS:
-            return True
         block, _, rest = name.removeprefix("blk.").partition(".")
         if not (name.startswith("blk.") and rest and block.isdecimal()):
             return False
-        first = self.n_layer - self.n_layer_kv_shared if rest in _OF_KEYS else self.n_layer
+        first = self.n_layer - self.n_layer_kv_shared if rest in OF_KEYS else self.n_layer
         return first <= int(block) < self.hparams.n_layer
-
-    def _block(
-        self, i: int, there: Tensors, split: Mapping[str, Mapping[int, str]]
-    ) -> Iterator[TensorSpec]:
-        """Yield the tensors of a layer, without ``blk.N.``."""
-        layer, b, h = self.layer(i), f"blk.{i}.", self.hparams
-        if layer.n_head_kv and self.latents:
-            matrices = latent_matrices(self.latents, h.n_embd, layer.n_head)
-            yield from (TensorSpec(*each) for each in matrices)
-        elif layer.n_head_kv:
-            yield from self._attention(layer, b, there)
-        elif layer.is_linear:
-            yield TensorSpec("attn_output.weight", (h.n_embd, h.n_embd))
-        if layer.has_experts:
-            yield TensorSpec("ffn_gate_inp.weight", (h.n_embd, h.n_expert))
-            if latent := self.n_embd_moe:
-                yield TensorSpec("ffn_latent_down.weight", (h.n_embd, latent))
-                yield TensorSpec("ffn_latent_up.weight", (latent, h.n_embd))
-            yield from self._experts(b, there, split)
-            yield from self._shared(b, there)
-        is_dense = self.arch.has_dense_beside or not layer.has_experts
-        if layer.has_ffn and layer.n_ff and is_dense:
-            yield from self._dense("", layer.n_ff, is_fused=self.arch.fuses_gate(b, there))
-        extra = layer_tensors(self.hparams.n_embd, self.n_embd_per_layer, self.n_altup)
-        yield from (TensorSpec(*each) for each in extra)
-        is_parallel, is_told = self.is_parallel(there), "ffn_norm.weight" in self.arch.may_have
-        is_fused = self.arch.fuses_gate(b, there)
-        for name, shape in self._vectors(layer, is_fused=is_fused).items():
-            is_needed = name in self.arch.needed(i)
-            is_there = f"{b}{name}" in there and not _is_alone(b, name, there)
-            if is_told and name in _BEFORE_FFN:  # in all layers or in none
-                is_needed, is_there = not is_parallel, False
-            if is_needed or is_there:
-                yield TensorSpec(name, shape, True)
-        if layer.state:
-            for name, shape, is_vector in self._states.tensors(b, there):
-                yield TensorSpec(name, shape, is_vector)
-
-    def _attention(self, layer: LayerGraph, b: str, there: Tensors) -> Iterator[TensorSpec]:
-        d, n_kv, n_v = self.hparams.n_embd, layer.n_embd_k, layer.n_embd_v
-        n_q = layer.n_embd_q * (1 + self.arch.has_query_gates)
-        has_own = not layer.n_back_kv
-        if has_own and f"{b}attn_qkv.weight" in there:
-            yield TensorSpec("attn_qkv.weight", (d, n_q + n_kv + n_v))
-        else:
-            yield TensorSpec("attn_q.weight", (d, n_q))
-            if has_own:
-                yield TensorSpec("attn_k.weight", (d, n_kv))
-            if has_own and not (self.arch.may_share_values and f"{b}attn_v.weight" not in there):
-                yield TensorSpec("attn_v.weight", (d, n_v))
-        if layer.n_attn_gate:
-            yield TensorSpec("attn_gate.weight", (d, layer.n_attn_gate))
-        yield TensorSpec("attn_output.weight", (layer.n_head * layer.n_embd_head_v, d))
-
-    def _dense(self, suffix: str, width: int, *, is_fused: bool) -> Iterator[TensorSpec]:
-        d = self.hparams.n_embd
-        if self.arch.is_gated and not is_fused:
-            yield TensorSpec(f"ffn_gate{suffix}.weight", (d, width))
-        yield TensorSpec(f"ffn_up{suffix}.weight", (d, width * (1 + is_fused)))
-        yield TensorSpec(f"ffn_down{suffix}.weight", (width, d))
-
-    def _shared(self, b: str, there: Tensors) -> Iterator[TensorSpec]:
-        """Yield a shared expert; how wide it is, its own matrix tells."""
-        up = there.get(f"{b}ffn_up_shexp.weight")
-        keys = {H.n_expert_shared.name, H.n_ff_shexp.name}
-        if up is not None and len(up.shape) == 2 and keys & set(self.arch.reads):
-            yield from self._dense("_shexp", up.shape[1], is_fused=self.arch.has_fused_gate)
-
-    def _experts(
-        self, b: str, there: Tensors, split: Mapping[str, Mapping[int, str]]
-    ) -> Iterator[TensorSpec]:
-        d = self.n_embd_moe or self.hparams.n_embd
-        width, n_expert = self.n_ff_exp, self.hparams.n_expert
-        if is_fused := has_fused_experts(b, there):
-            yield TensorSpec(f"{FUSED_EXPERTS}.weight", (d, 2 * width, n_expert))
-        planes = {"gate": (d, width), "up": (d, width), "down": (width, d)}
-        if not self.arch.is_gated:
-            del planes["gate"]
-        for part, plane in planes.items():
-            merged = f"{b}ffn_{part}_exps.weight"
-            if part != "down" and is_fused:
-                continue
-            if merged in split:
-                names = wanted_experts(f"ffn_{part}", n_expert, split[merged])
-                yield from (TensorSpec(name, plane) for name in names)
-            else:
-                yield TensorSpec(f"ffn_{part}_exps.weight", (*plane, n_expert))
-
-    def _vectors(self, layer: LayerGraph, *, is_fused: bool) -> dict[str, Shape]:
-        """Return the vectors that a layer must or may have."""
-        h, arch, n_q, n_kv = self.hparams, self.arch, layer.n_embd_q, layer.n_embd_k
-        d, n_expert, width, n_ff = h.n_embd, h.n_expert, self.n_ff_exp, layer.n_ff
-        is_whole, n_gated = arch.has_whole_norms, n_q * (1 + arch.has_query_gates)
-        heads: list[Shape] = [(n,) for n in ((n_q, n_kv) if is_whole else (layer.head_dim,) * 2)]
-        if arch.has_own_norms:
-            heads = [(layer.head_dim, n) for n in (layer.n_head, layer.n_head_kv)]
-        shapes: dict[str, Shape] = dict.fromkeys(arch.needs + arch.may_have + BIASES, (d,)) | {
-            "attn_q.bias": (n_gated,), "attn_k.bias": (n_kv,), "attn_v.bias": (layer.n_embd_v,),
-            "attn_qkv.bias": (n_gated + n_kv + layer.n_embd_v,),
-            "attn_q_norm.weight": heads[0], "attn_k_norm.weight": heads[1],
-            "attn_sinks.weight": (layer.n_head,),
-            "ffn_gate.bias": (n_ff,), "ffn_up.bias": (n_ff * (1 + is_fused),),
-            "ffn_gate_inp.bias": (n_expert,), "exp_probs_b.bias": (n_expert,),
-            "ffn_gate_exps.bias": (width, n_expert), "ffn_up_exps.bias": (width, n_expert),
-            "ffn_down_exps.bias": (d, n_expert),
-            "ffn_gate_inp_shexp.weight": (d,), "ffn_down_exps.scale": (n_expert,),
-            "layer_output_scale.weight": (1,),
-            "attn_sub_norm.weight": (n_q,), "ffn_sub_norm.weight": (n_ff,),
-        }  # fmt: skip
-        if latents := self.latents:
-            shapes |= {"attn_q_a_norm.weight": (latents.n_lora_q,),
-                       "attn_kv_a_norm.weight": (latents.n_lora_kv,)}  # fmt: skip
-        others = set() if layer.has_experts else set(_OF_EXPERTS)
-        if not layer.has_ffn or (layer.has_experts and not arch.has_dense_beside):
-            others |= {*_OF_DENSE}
-        if not layer.n_head_kv:
-            others |= {name for name in shapes if name.startswith(_OF_ATTENTION)}
-        if arch.may_lack_parts:
-            others |= set() if layer.n_head_kv or layer.is_linear else {"attn_norm.weight"}
-            others |= set() if layer.has_ffn else {"ffn_norm.weight"}
-        if not arch.is_gated:
-            others.add("ffn_gate.bias")
-        if layer.n_back_kv:
-            others |= {*_OF_KEYS, "attn_qkv.bias"}
-        if not self.n_embd_per_layer:
-            others.add("post_norm.weight")
-        if latents:
-            others |= {"attn_q.bias", *_OF_KEYS, "attn_qkv.bias"}
-            others |= set() if latents.n_lora_q else {"attn_q_a_norm.weight"}
-        allowed = {*arch.needs, *arch.may_have, *BIASES, "attn_qkv.bias"}.difference(others)
-        return {name: shapes[name] for name in shapes if name in allowed}
-
-
-def _is_alone(b: str, name: str, there: Container[str]) -> bool:
-    """Tell whether it is the bias of a norm that a layer does not have."""
-    stem = name.removesuffix(".bias")
-    return "_norm" in stem and name != stem and f"{b}{stem}.weight" not in there

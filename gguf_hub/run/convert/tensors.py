@@ -9,7 +9,8 @@ from typing import Literal
 
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.arch import ARCHITECTURES
-from gguf_hub.gguf.arch.graph import Graph, TensorSpec
+from gguf_hub.gguf.arch.graph import Graph
+from gguf_hub.gguf.arch.graph_tensors import GraphTensor, tensors_of
 from gguf_hub.gguf.experts import is_merged, parse_split, split_name
 from gguf_hub.gguf.format import TensorInfo
 from gguf_hub.gguf.hparams import GraphHyperParameters
@@ -92,7 +93,7 @@ class Parts:
     def _parts(self) -> Iterator[Part]:
         graph = Graph(ARCHITECTURES[self.family.arch], self.hparams)
         there = self._there(graph)
-        for spec in graph.tensors(there):
+        for spec in tensors_of(graph, there):
             yield from self._part(spec)
 
     def _there(self, graph: Graph) -> dict[str, TensorInfo]:
@@ -132,7 +133,7 @@ class Parts:
         name = source.name.replace("{e}", str(expert))
         return f"model.layers.{prefix.split('.')[1]}.{name}" if prefix else name
 
-    def _part(self, spec: TensorSpec) -> Iterator[Part]:
+    def _part(self, spec: GraphTensor) -> Iterator[Part]:
         prefix, name = _cut(spec.name)
         found = self._find(prefix, name)
         candidates = self.family.sources(name)

@@ -20,6 +20,7 @@ from gguf_hub.errors import GgufError, UnsupportedGgufError
 from gguf_hub.gguf.arch.architecture import NORMS
 from gguf_hub.gguf.arch.encoders import TOKEN_TYPES
 from gguf_hub.gguf.arch.graph import Graph, LayerGraph
+from gguf_hub.gguf.arch.graph_tensors import tensors_of
 from gguf_hub.gguf.arch.states import CONV_KERNELS
 from gguf_hub.gguf.experts import FUSED_EXPERTS, has_fused_experts, shared_width
 from gguf_hub.gguf.hparams import GraphHyperParameters
@@ -250,7 +251,7 @@ class _WeightReader:
         self._vectors: dict[str, list[str]] = {}
         self._matrices: dict[str, list[str]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
-        for spec in graph.tensors(file.tensors):
+        for spec in tensors_of(graph, file.tensors):
             block, name = _split_name(spec.name)
             kinds = self._vectors if spec.is_vector else self._matrices
             kinds.setdefault(block, []).append(name)

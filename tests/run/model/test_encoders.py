@@ -215,13 +215,6 @@ def test_an_extra_tensor_is_refused_by_name(extra: str, tmp_path: Path) -> None:
         read_model(GgufFile.open(path))
 
 
-def test_what_classifies_vectors_is_left_to_others(open_model: Any, tmp_path: Path) -> None:
-    spec = TensorSpec("cls.weight", (64, 64), QuantType.F32)
-    path = write_arch_model(tmp_path / "m.gguf", "bert", tensors=lambda specs: [*specs, spec])
-    base = open_model(write_arch_model(tmp_path / "base.gguf", "bert"))
-    np.testing.assert_array_equal(open_model(path).embed(TOKENS), base.embed(TOKENS))
-
-
 @pytest.mark.slow
 @settings(max_examples=150)
 @given(st.data())
