@@ -340,7 +340,7 @@ def foreign_groups(arch: str) -> list[str]:
         ("gemma4-e", {"attention.head_count_kv": [2, 2, 2, 2, 0, 2]}, "holds 0, expected whole"),
         ("gemma4-e", {"feed_forward_length": [96] * 5}, "one number for each of 6 layers, found 5"),
         ("deci", {"feed_forward_length": [96, 64, 0, 0, 128]}, "0 in layer 2, which has heads"),
-        ("gemma4-dense", {"attention.value_length_swa": 8}, "those of values one of 8"),
+        ("gemma4-dense", {"attention.value_length_swa": 8}, "tensor `blk.0.attn_v.weight` has"),
         ("qwen3", {"attention.head_count_kv": [2, 1, 2]}, "`qwen3.attention.head_count_kv`"),
         ("deepseek2", {"attention.head_count_kv": 2}, "head_count_kv`: expected 1, found 2"),
         ("deepseek2", {"attention.key_length": 40}, "kv_lora_rank` \\+ .* = 48, found 40"),
@@ -354,4 +354,18 @@ def test_sizes_that_do_not_go_together_are_refused(
     specs = tensor_specs(RECIPES[name])
     path = write_arch_model(tmp_path / "model.gguf", name, keys=keys, tensors=lambda _: specs)
     with pytest.raises(UnsupportedGgufError, match=problem):
+        read_model(GgufFile.open(path))
+
+
+def test_heads_of_values_shorter_than_those_of_keys_are_refused(tmp_path: Path) -> None:
+    halves = {("attn_v.weight", (64, 32)): (64, 16), ("attn_output.weight", (64, 64)): (32, 64)}
+
+    def halved(specs: list[TensorSpec]) -> list[TensorSpec]:
+        parts = [(spec.name.split(".", 2)[-1], spec.shape) for spec in specs]
+        return [replace(spec, shape=halves.get(part, spec.shape))
+                for spec, part in zip(specs, parts, strict=True)]  # fmt: skip
+
+    keys = {"attention.value_length_swa": 8}
+    path = write_arch_model(tmp_path / "model.gguf", "gemma4-dense", keys=keys, tensors=halved)
+    with pytest.raises(UnsupportedGgufError, match="length of 16, those of values one of 8"):
         read_model(GgufFile.open(path))
