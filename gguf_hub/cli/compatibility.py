@@ -118,6 +118,7 @@ IGNORED_BY_RUN = (
     _plain(_LOG, "-v", "--verbose"),
     _plain("-p is printed as it is", "--verbose-prompt"),
     _plain("text in three quotes has several lines", "-mli", "--multiline-input"),
+    _valued("reasoning is printed as the model writes it", "FORMAT", "--reasoning-format"),
 )
 IGNORED_BY_SERVE = (
     _plain("`/metrics` has the timings", "--perf", "--no-perf"),
@@ -131,7 +132,6 @@ IGNORED_BY_SERVE = (
 _NO_DRAFT_KIND = "`--model-draft` drafts with a second model, `--lookup` from the text so far"
 _NO_ADAPTER = "`gguf-hub convert HF_DIR OUT --merge-lora ADAPTER_DIR` merges it into its model"
 _TEXT_ONLY = "this version is text only, no images or audio"
-_REASONING = "text between thinking tags is printed like any other"
 _PROXY = "put a reverse proxy in front of the server"
 _IN_REQUESTS = "clients send it in each request"
 
@@ -156,24 +156,19 @@ REFUSED = {
     "extends the context",
     ("--adaptive-target", "--adaptive-decay"): "`gguf-hub run --help` lists the sampling flags",
     ("--rpc",): "a model runs on one machine",
-    ("--reasoning-budget",): "reasoning has no budget of its own: limit the answer",
 }  # fmt: skip
 """Flags of llama.cpp that neither `run` nor `serve` accepts -> what to do instead."""
 
-_REASONING_FLAGS = ("-rea", "--reasoning", "--reasoning-format", "--reasoning-effort")
 REFUSED_BY_RUN = {
-    _REASONING_FLAGS: _REASONING,
     ("-np", "--parallel"): "`gguf-hub serve -np N` answers several requests at once",
     ("--host", "--port"): "`gguf-hub serve` serves a model over HTTP",
-    ("--chat-template-kwargs",): "`--chat-template-file FILE` takes your own template",
     ("--server-base",): "any OpenAI client talks to `gguf-hub serve`",
 }
 REFUSED_BY_SERVE = {
-    _REASONING_FLAGS: _IN_REQUESTS,
     ("-p", "--prompt", "-f", "--file", "-sys", "--system-prompt", "-sysf",
      "--system-prompt-file", "-l", "--logit-bias", "--grammar", "--grammar-file",
      "-j", "--json-schema", "-jf", "--json-schema-file", "-r",
-     "--reverse-prompt", "--ignore-eos", "--chat-template-kwargs"): _IN_REQUESTS,
+     "--reverse-prompt", "--ignore-eos"): _IN_REQUESTS,
     ("-cnv", "--conversation", "-i", "--interactive"): "`gguf-hub run MODEL -cnv` opens a "
     "conversation; the web page of the server has one too",
     ("--rerank", "--reranking", "--pooling", "--embd-normalize"): "`/v1/embeddings` pools as "

@@ -30,6 +30,8 @@ MAX_EMBEDDED = 2048
 """Texts of one request for vectors, as OpenAI takes."""
 MAX_STOP_BYTES = 2**14
 MAX_FIELDS = 64
+MAX_BUDGET_MESSAGE = 2**12
+"""Characters in front of the end of reasoning."""
 MAX_BREAKERS = 32
 """Most sequence breakers of DRY: each is looked for in every token of the vocabulary."""
 
@@ -241,8 +243,15 @@ class ChatBody(Streaming):
     functions: Items[dict[str, Any]] | None = None
     function_call: str | dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    reasoning_format: Literal["none", "auto", "deepseek"] = "auto"
+    reasoning_format: Literal["none", "auto", "deepseek", "deepseek-legacy"] | None = None
     reasoning_effort: Effort = None
+    reasoning_budget_tokens: Annotated[int, Field(ge=-1)] = Field(
+        -1,
+        validation_alias=AliasChoices(
+            "reasoning_budget_tokens", "thinking_budget_tokens", "reasoning_budget"
+        ),
+    )
+    reasoning_budget_message: str | None = Field(None, max_length=MAX_BUDGET_MESSAGE)
     parse_special: bool = False
     """Read control tokens in the texts of users and tools."""
 

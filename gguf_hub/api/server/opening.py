@@ -17,6 +17,7 @@ from gguf_hub.gguf.shards import Gguf, open_gguf
 from gguf_hub.hub.programs.conversations import choose_chat_format
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.chat import own_template
+from gguf_hub.run.generation.chat_defaults import ChatDefaults
 from gguf_hub.run.generation.engine import Drafter
 from gguf_hub.run.generation.model_drafter import NO_DRAFT, DraftSettings
 from gguf_hub.run.model.settings import ModelSettings
@@ -41,6 +42,7 @@ def open_service(
     n_keep: int | None = None,
     defaults: Mapping[str, Any] | None = None,
     n_predict: int = -1,
+    chat_defaults: Mapping[str, Any] | None = None,
     drafter: Drafter | None = None,
     draft: DraftSettings = NO_DRAFT,
     host: Host | None = None,
@@ -57,6 +59,7 @@ def open_service(
         n_keep: Prompt tokens to keep on a context shift; None to stop at a full context.
         defaults: Sampling settings of requests that do not name them, for ``SamplerConfig``.
         n_predict: Tokens of an answer where the request sets no limit; negative for no limit.
+        chat_defaults: Fields of ``ChatDefaults``.
         drafter: Drafts tokens of each answer.
         draft: A second model that drafts them.
         host: The cluster that computes; None for this machine.
@@ -75,6 +78,7 @@ def open_service(
             Scheduler(loaded.model, n_waiting=n_waiting, drafter=loaded.drafter),
             chat_format, n_keep,
             defaults=defaults or {}, n_predict=n_predict,
+            chat_defaults=ChatDefaults(**(chat_defaults or {})),
         )  # fmt: skip
         try:
             yield service

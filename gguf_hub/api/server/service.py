@@ -30,13 +30,16 @@ from gguf_hub.run.generation import (
     sampler_config,
 )
 from gguf_hub.run.generation.chat import format_of
+from gguf_hub.run.generation.chat_defaults import ChatDefaults
 from gguf_hub.run.generation.marks import mark_ids
 from gguf_hub.run.generation.pooling import Pooling, pool, text_pooling
+from gguf_hub.run.generation.reasoning_budget import ReasoningBudget
 from gguf_hub.run.sampler import Sampler
 from gguf_hub.run.tokenizer import Tokenizer, encode_infill
 
 MAX_BULK_CHARACTERS = 2**20
 _BUSY_S = 0.05  # between two tries to queue more of what has begun
+_NO_BUDGET = "the budget of reasoning is not held: a grammar says what the answer is"
 FALLBACK_FORMAT = "chatml"
 """For models without a template, as in llama-server."""
 
@@ -93,6 +96,7 @@ class Service:
             continue (see ``ContextShift.after``); requests may override it. None to stop there.
         defaults: Sampling settings of requests that do not name them.
         n_predict: Tokens of an answer where the request sets no limit; negative for no limit.
+        chat_defaults: Template variables and reasoning of conversations.
 
     Attributes:
         pool: Prepares requests; each call is short, because the context bounds every prompt.
@@ -112,8 +116,10 @@ class Service:
         *,
         defaults: Mapping[str, Any] = {},
         n_predict: int = -1,
+        chat_defaults: ChatDefaults | None = None,
     ) -> None:
         self.model_info = model_info
+        self.chat_defaults = chat_defaults or ChatDefaults()
         self._defaults, self._n_predict = defaults, n_predict
         self.tokenizer = tokenizer
         self.created = int(time.time())
@@ -146,6 +152,7 @@ class Service:
         marks: Collection[str] = (),
         is_after_sampling: bool = False,
         max_s: float | None = None,
+        budget: ReasoningBudget | None = None,
     ) -> Generation:
         """Return the text of a request, not started yet.
 
@@ -164,6 +171,7 @@ class Service:
             marks: Control tokens that the text has for its parser (``ChatPlan.marks``).
             is_after_sampling: See ``LogitsSampler``.
             max_s: See ``GenerationRequest``.
+            budget: Limits the reasoning where no grammar says what the answer is.
 
         Raises:
             ContextFullError: The prompt is too long.
@@ -181,7 +189,10 @@ class Service:
         elif seed is not None:
             settings["seed"] = -1
         constraint = self._grammars.constraint(body.grammar, schema, strict=strict)
-        sampler = Sampler(sampler_config(settings), self.tokenizer, constraint.matcher)
+        if budget is not None and constraint.matcher is not None and not schema:
+            warnings = (*warnings, _NO_BUDGET)
+        held = constraint.matcher or budget
+        sampler = Sampler(sampler_config(settings), self.tokenizer, held)
         shift = self._shift(tokens, body)
         request = GenerationRequest(
             prompt=tuple(tokens),

@@ -34,7 +34,12 @@ def speak(
         metadata: The model's, for its chat template.
         options: The other flags.
     """
+    from gguf_hub.run.generation.chat_defaults import ChatDefaults
+
     mode = _resolve_mode(settings, prompt, metadata)
+    if mode in ("once", "text") and settings.chat != ChatDefaults():
+        console.note("flags about reasoning and the chat template change nothing here: only "
+                     "conversations have a template, as with -cnv")  # fmt: skip
     if mode == "once":
         _generate_once(generator, settings, prompt, options)
         _report_full_context(generator)
@@ -113,7 +118,7 @@ def _chat_session(
     session = ChatSession(
         generator, open_lines(is_simple=options["simple_io"]), console.write, console.note,
         _stops(settings), chat_format=_format(generator, settings, metadata),
-        system=settings.system,
+        system=settings.system, defaults=settings.chat,
     )  # fmt: skip
     if not settings.is_single:
         _welcome()

@@ -11,6 +11,7 @@ from gguf_hub.cli.compatibility import ignored_options
 from gguf_hub.cli.options import CONTEXT, batch_size_option, threads_option
 from gguf_hub.cli.run.clustering import check_cluster, cluster_option
 from gguf_hub.cli.run.opening import draft_options, opening_options
+from gguf_hub.cli.run.reasoning import reasoning_format_option, reasoning_options
 from gguf_hub.cli.run.rope import rope_options
 from gguf_hub.cli.run.sampling import sampling_options
 from gguf_hub.cli.run.shifting import shifting_options
@@ -40,6 +41,8 @@ from gguf_hub.cli.source import source_flags
               show_default=True,
               help="Tokens of an answer where the request sets no limit; -1: none.")  # fmt: skip
 @template_options
+@reasoning_options
+@reasoning_format_option
 @click.option("--api-key", "api_keys", multiple=True, metavar="KEY",
               help="API key that clients must send, or a comma-separated list "
                    "(also GGUF_HUB_API_KEY and LLAMA_API_KEY).")  # fmt: skip
@@ -87,6 +90,7 @@ def command(**options: Any) -> None:
     """
     from gguf_hub.cli.run.offload import offload_request
     from gguf_hub.cli.run.opening import check_drafts
+    from gguf_hub.cli.run.reasoning import chat_defaults
     from gguf_hub.cli.run.rope import rope_change
     from gguf_hub.cli.run.shifting import n_keep
     from gguf_hub.cli.run.writing import read_template
@@ -110,7 +114,8 @@ def command(**options: Any) -> None:
     check_drafts(options)
     check_cluster(options)
     arguments = {"n_keep": n_keep(options), "defaults": sampling,
-                 "chat_format": read_template(options)}  # fmt: skip
+                 "chat_format": read_template(options),
+                 "chat_defaults": chat_defaults(options)}  # fmt: skip
     options["n_ctx"] = n_ctx_option(options)
     import_server()
     has_router = is_routed(models)
