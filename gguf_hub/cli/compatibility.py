@@ -124,8 +124,6 @@ IGNORED_BY_SERVE = (
     _plain("`/metrics` has the timings", "--perf", "--no-perf"),
     _plain("`/metrics` is always available", "--metrics"),
     _plain("`/v1/embeddings` is always available", "--embedding", "--embeddings"),
-    _plain("the web page is always available", "--ui", "--webui"),
-    _plain("prompts are always cached", "--cache-prompt"),
     _valued("one process answers all requests", "N", "--threads-http"),
 )
 
@@ -175,12 +173,10 @@ REFUSED_BY_SERVE = {
     "the file says (mean, first or last token), by the mean where it does not, to length 1",
     ("--api-prefix", "--path", "--reuse-port"): _PROXY,
     ("--cors-origins",): "`--cors ORIGIN` allows requests from the pages of an origin",
-    ("--no-ui", "--no-webui"): "the web page is one file, and its requests need the API key too",
     ("--models-dir",): "name the files: `gguf-hub serve DIR/*.gguf`",
     ("--models-preset",): "all models have the settings of the command line",
-    ("--slots", "--no-slots", "--slot-save-path", "--props"): "`/metrics` has the server's state",
-    ("--no-cache-prompt", "--cache-reuse", "-cram", "--cache-ram"): "prompts are always cached "
-    "in the slots, and nowhere else",
+    ("--cache-reuse", "-cram", "--cache-ram"): "prompts are cached from their first token on in "
+    "the slots, and nowhere else; `--slot-save-path FOLDER` saves them to files",
 }  # fmt: skip
 REFUSED_BY_DOWNLOAD: dict[tuple[str, ...], str] = {
     ("--repo-type",): "only repositories of models have GGUF files",

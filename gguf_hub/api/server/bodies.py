@@ -138,6 +138,7 @@ class Sampling(Body):
     min_keep: int | None = None
     ignore_eos: bool = False
     n_keep: Annotated[int, Field(ge=-1)] | None = None
+    cache_prompt: bool | None = None
 
     @model_validator(mode="after")
     def _choose_constraint(self) -> Sampling:
@@ -157,7 +158,7 @@ class Sampling(Body):
 
     def settings(self) -> dict[str, Any]:
         """Return the settings for ``sampler_config``, but for ``logit_bias``."""
-        others = {"grammar", "json_schema", "ignore_eos", "n_keep", "logit_bias"}
+        others = {"grammar", "json_schema", "ignore_eos", "n_keep", "logit_bias", "cache_prompt"}
         return self.model_dump(include=set(Sampling.model_fields) - others, exclude_none=True)
 
 
@@ -313,7 +314,6 @@ class NativeBody(Streaming):
     response_fields: Items[str] = Field(default_factory=list, max_length=MAX_FIELDS)
     t_max_predict_ms: int = 0
     id_slot: int = Field(-1, ge=-1)
-    cache_prompt: bool = True
 
 
 class InfillExtra(Body):

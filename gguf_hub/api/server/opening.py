@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gguf_hub.api.server.scheduler import Scheduler
 from gguf_hub.api.server.service import ModelInfo, Service
+from gguf_hub.api.server.slot_files import SlotFiles
 from gguf_hub.gguf.hparams import HyperParameters
 from gguf_hub.gguf.shard_names import model_name
 from gguf_hub.gguf.shards import Gguf, open_gguf
@@ -20,6 +21,7 @@ from gguf_hub.run.chat import own_template
 from gguf_hub.run.generation.chat_defaults import ChatDefaults
 from gguf_hub.run.generation.engine import Drafter
 from gguf_hub.run.generation.model_drafter import NO_DRAFT, DraftSettings
+from gguf_hub.run.generation.saved_prompt import model_id_of
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.opening import LoadedModel, open_model
 from gguf_hub.run.tokenizer import Tokenizer, load_tokenizer
@@ -43,6 +45,8 @@ def open_service(
     defaults: Mapping[str, Any] | None = None,
     n_predict: int = -1,
     chat_defaults: Mapping[str, Any] | None = None,
+    reuses_cache: bool = True,
+    slot_folder: str | Path | None = None,
     drafter: Drafter | None = None,
     draft: DraftSettings = NO_DRAFT,
     host: Host | None = None,
@@ -60,6 +64,8 @@ def open_service(
         defaults: Sampling settings of requests that do not name them, for ``SamplerConfig``.
         n_predict: Tokens of an answer where the request sets no limit; negative for no limit.
         chat_defaults: Fields of ``ChatDefaults``.
+        reuses_cache: Whether prompts go on from what a slot holds, unless requests say.
+        slot_folder: Where clients may save slots; None for nowhere.
         drafter: Drafts tokens of each answer.
         draft: A second model that drafts them.
         host: The cluster that computes; None for this machine.
@@ -78,12 +84,19 @@ def open_service(
             Scheduler(loaded.model, n_waiting=n_waiting, drafter=loaded.drafter),
             chat_format, n_keep,
             defaults=defaults or {}, n_predict=n_predict,
-            chat_defaults=ChatDefaults(**(chat_defaults or {})),
+            chat_defaults=ChatDefaults(**(chat_defaults or {})), reuses_cache=reuses_cache,
+            slot_files=_slot_files(slot_folder, loaded),
         )  # fmt: skip
         try:
             yield service
         finally:
             service.close()
+
+
+def _slot_files(folder: str | Path | None, loaded: LoadedModel) -> SlotFiles | None:
+    if folder is None:
+        return None
+    return SlotFiles(Path(folder), loaded.model, model_id_of(loaded.model, loaded.file))
 
 
 def _model_info(name: str | None, loaded: LoadedModel) -> ModelInfo:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ from gguf_hub.api.server.biases import token_biases
 from gguf_hub.api.server.bodies import Sampling
 from gguf_hub.api.server.flow import settle
 from gguf_hub.api.server.scheduler import Scheduler
-from gguf_hub.api.server.slots import EmbedSequence
+from gguf_hub.api.server.slot_files import SlotFiles
+from gguf_hub.api.server.slots import EmbedSequence, SlotAction
 from gguf_hub.api.server.stream import Outbox, Stream
 from gguf_hub.api.server.worker import Worker
 from gguf_hub.api.server.worker_pool import WorkerPool
@@ -31,11 +32,14 @@ from gguf_hub.run.generation import (
 )
 from gguf_hub.run.generation.chat import format_of
 from gguf_hub.run.generation.chat_defaults import ChatDefaults
+from gguf_hub.run.generation.engine import Engine
 from gguf_hub.run.generation.marks import mark_ids
 from gguf_hub.run.generation.pooling import Pooling, pool, text_pooling
 from gguf_hub.run.generation.reasoning_budget import ReasoningBudget
 from gguf_hub.run.sampler import Sampler
 from gguf_hub.run.tokenizer import Tokenizer, encode_infill
+
+T = TypeVar("T")
 
 MAX_BULK_CHARACTERS = 2**20
 _BUSY_S = 0.05  # between two tries to queue more of what has begun
@@ -97,6 +101,8 @@ class Service:
         defaults: Sampling settings of requests that do not name them.
         n_predict: Tokens of an answer where the request sets no limit; negative for no limit.
         chat_defaults: Template variables and reasoning of conversations.
+        reuses_cache: Whether prompts go on from what a slot holds, unless requests say.
+        slot_files: Saves and restores slots; None where that is not offered.
 
     Attributes:
         pool: Prepares requests; each call is short, because the context bounds every prompt.
@@ -117,8 +123,11 @@ class Service:
         defaults: Mapping[str, Any] = {},
         n_predict: int = -1,
         chat_defaults: ChatDefaults | None = None,
+        reuses_cache: bool = True,
+        slot_files: SlotFiles | None = None,
     ) -> None:
         self.model_info = model_info
+        self._reuses_cache, self.slot_files = reuses_cache, slot_files
         self.chat_defaults = chat_defaults or ChatDefaults()
         self._defaults, self._n_predict = defaults, n_predict
         self.tokenizer = tokenizer
@@ -204,6 +213,7 @@ class Service:
             n_prompt_top=n_prompt_top,
             warnings=(*warnings, *constraint.warnings),
             max_s=max_s,
+            reuses_cache=self._reuses_cache if body.cache_prompt is None else body.cache_prompt,
         )
         return Generation(request, self.tokenizer, n_ctx, shift=shift)
 
@@ -341,14 +351,35 @@ class Service:
             UsageError: There is no such slot.
         """
         if slot is not None and slot >= self.model_info.n_slots:
-            n_slots = self.model_info.n_slots
-            raise UsageError(f"id_slot: expected [0, {n_slots - 1}] or -1 for any, found {slot}")
+            raise self._no_slot(slot, " or -1 for any")
         stream = Stream(
             generations, self._outbox, is_buffered=is_buffered, slot=slot,
             shows_progress=shows_progress,
         )  # fmt: skip
         self.worker.submit(*stream.sequences)
         return stream
+
+    async def on_slot(self, slot: int, act: Callable[[Engine], T]) -> T:
+        """Return what ``act`` returns, called in the worker's thread when no text uses the slot.
+
+        Raises:
+            BusyError: Too many are waiting.
+            UsageError: There is no such slot.
+        """
+        if not 0 <= slot < self.model_info.n_slots:
+            raise self._no_slot(slot)
+        future = asyncio.get_running_loop().create_future()
+        done, fail = partial(settle, future), partial(settle, future, None)
+        action = SlotAction(slot, act, done, fail)
+        self.worker.submit(action)
+        try:
+            return await future  # type: ignore[no-any-return]
+        finally:
+            action.is_cancelled = True
+
+    def _no_slot(self, slot: int, other: str = "") -> UsageError:
+        last = self.model_info.n_slots - 1
+        return UsageError(f"id_slot: expected [0, {last}]{other}, found {slot}")
 
     def check_dimensions(self, dimensions: int | None) -> None:
         """Refuse vectors of another length than this model's.

@@ -109,6 +109,7 @@ def serve_routed(
     """Serve several models until Ctrl-C; the arguments are those of ``serve_one``."""
     from gguf_hub.api.server.router.app import create_router_app
     from gguf_hub.cli.run.opening import draft_settings
+    from gguf_hub.cli.serve.offering import offers_of
     from gguf_hub.cli.serve.serving import serve
     from gguf_hub.cli.source import fetch_argument
     from gguf_hub.errors import UsageError
@@ -129,7 +130,9 @@ def serve_routed(
     progress, n_ctx = console.ConsoleProgress(), options["ctx_size"]
     named = [(m, fetch_argument(m, options, progress, n_ctx).absolute()) for m in models]
     router = make_router(options, named or None, arguments)
-    app = create_router_app(router, max_body_bytes=options["max_body"] * 2**20, **access)
+    app = create_router_app(
+        router, max_body_bytes=options["max_body"] * 2**20, offers=offers_of(options), **access
+    )
     n = len(router.library.models())
     welcome = f"{n} {'model' if n == 1 else 'models'}, loaded when requests name them"
     serve(app, listener, options, access, welcome)

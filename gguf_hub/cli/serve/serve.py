@@ -16,6 +16,7 @@ from gguf_hub.cli.run.rope import rope_options
 from gguf_hub.cli.run.sampling import sampling_options
 from gguf_hub.cli.run.shifting import shifting_options
 from gguf_hub.cli.run.writing import template_options
+from gguf_hub.cli.serve.offering import offering_options
 from gguf_hub.cli.serve.routing import router_options
 from gguf_hub.cli.serve.variables import drop_variables_of_models, read_variables
 from gguf_hub.cli.source import source_flags
@@ -69,6 +70,7 @@ from gguf_hub.cli.source import source_flags
 @click.option("--grace", type=click.IntRange(0), default=1, show_default=True, metavar="SECONDS",
               help="How long generations may continue on shutdown."
               )  # fmt: skip
+@offering_options
 @router_options
 @click.option("-v", "--verbose", is_flag=True, help="Log each request.")
 @cluster_option
@@ -94,6 +96,7 @@ def command(**options: Any) -> None:
     from gguf_hub.cli.run.rope import rope_change
     from gguf_hub.cli.run.shifting import n_keep
     from gguf_hub.cli.run.writing import read_template
+    from gguf_hub.cli.serve.offering import cache_arguments
     from gguf_hub.cli.serve.routing import is_routed, model_arguments, serve_routed
     from gguf_hub.cli.serve.serving import (
         bind,
@@ -118,6 +121,7 @@ def command(**options: Any) -> None:
                  "chat_defaults": chat_defaults(options)}  # fmt: skip
     options["n_ctx"] = n_ctx_option(options)
     import_server()
+    arguments |= cache_arguments(options)
     has_router = is_routed(models)
     access = check_server(options, is_routed=has_router)
     serve = serve_routed if has_router else serve_one

@@ -171,6 +171,7 @@ def serve_one(
     """
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.run.opening import report_lost_pages
+    from gguf_hub.cli.serve.offering import offers_of
     from gguf_hub.cli.source import fetch_argument
 
     progress = ConsoleProgress()
@@ -180,7 +181,9 @@ def serve_one(
     with report_lost_pages(f"`{path}`"), service as opened:
         from gguf_hub.api.server.app import create_app
 
-        app = create_app(opened, max_body_bytes=options["max_body"] * 2**20, **access)
+        app = create_app(
+            opened, max_body_bytes=options["max_body"] * 2**20, offers=offers_of(options), **access
+        )
         info = opened.model_info
         welcome = f"{info.description}: {info.n_slots} slots of {info.n_ctx} tokens"
         serve(app, listener, options, access, welcome)

@@ -41,6 +41,8 @@ VARIABLES = {
     "min_p": "LLAMA_ARG_MIN_P", "repeat_penalty": "LLAMA_ARG_REPEAT_PENALTY",
     "presence_penalty": "LLAMA_ARG_PRESENCE_PENALTY",
     "frequency_penalty": "LLAMA_ARG_FREQUENCY_PENALTY",
+    "slots": "LLAMA_ARG_ENDPOINT_SLOTS", "props": "LLAMA_ARG_ENDPOINT_PROPS",
+    "webui": "LLAMA_ARG_UI", "cache_prompt": "LLAMA_ARG_CACHE_PROMPT",
     "offline": "LLAMA_ARG_OFFLINE",
 }  # fmt: skip
 """Parameter of the command -> variable; an option on the command line comes before it."""

@@ -74,6 +74,7 @@ class GenerationRequest:
             any time.
         completes_characters: Whether ``max_tokens`` may be exceeded by the tokens that a character
             lacks, where the context has room for them.
+        reuses_cache: Whether what the cache holds of the prompt may be gone on from.
     """
 
     prompt: tuple[int, ...]
@@ -87,6 +88,7 @@ class GenerationRequest:
     warnings: tuple[str, ...] = ()
     max_s: float | None = None
     completes_characters: bool = False
+    reuses_cache: bool = True
 
 
 @dataclass(frozen=True)
