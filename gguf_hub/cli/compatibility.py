@@ -134,11 +134,9 @@ _PROXY = "put a reverse proxy in front of the server"
 _IN_REQUESTS = "clients send it in each request"
 
 REFUSED = {
-    ("-mu", "--model-url"): "pass the link as MODEL",
     ("-dr", "--docker-repo"): "models come from the Hugging Face Hub: `-hf ORG/REPO`",
     ("--lora", "--lora-scaled"): _NO_ADAPTER,
     ("--control-vector", "--control-vector-scaled", "--control-vector-layer-range"): _NO_ADAPTER,
-    ("-hfd", "--hf-repo-draft"): "`--model-draft ORG/REPO:QUANT` names a repository, too",
     ("--spec-type", "-lcs", "--lookup-cache-static", "-lcd", "--lookup-cache-dynamic",
      "--draft-p-split", "--spec-replace"): _NO_DRAFT_KIND,
     ("-mm", "--mmproj", "-mmu", "--mmproj-url", "--image", "--audio", "--video"): _TEXT_ONLY,
@@ -171,9 +169,7 @@ REFUSED_BY_SERVE = {
     "conversation; the web page of the server has one too",
     ("--rerank", "--reranking", "--pooling", "--embd-normalize"): "`/v1/embeddings` pools as "
     "the file says (mean, first or last token), by the mean where it does not, to length 1",
-    ("--api-prefix", "--path", "--reuse-port"): _PROXY,
-    ("--cors-origins",): "`--cors ORIGIN` allows requests from the pages of an origin",
-    ("--models-dir",): "name the files: `gguf-hub serve DIR/*.gguf`",
+    ("--path", "--reuse-port"): _PROXY,
     ("--models-preset",): "all models have the settings of the command line",
     ("--cache-reuse", "-cram", "--cache-ram"): "prompts are cached from their first token on in "
     "the slots, and nowhere else; `--slot-save-path FOLDER` saves them to files",

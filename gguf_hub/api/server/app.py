@@ -29,6 +29,7 @@ from gguf_hub.api.server.heads import HeadAsGet
 from gguf_hub.api.server.offers import EVERYTHING, Offers
 from gguf_hub.api.server.ollama import routes as ollama_routes
 from gguf_hub.api.server.ollama.names import ModelNames, NoModelError
+from gguf_hub.api.server.prefix import Prefixed
 from gguf_hub.api.server.problems import problems_of
 from gguf_hub.api.server.replies import error, reply_to_error
 from gguf_hub.api.server.responses import routes as responses_routes
@@ -123,9 +124,11 @@ def new_app(
     cors = Middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["*"],
                       allow_headers=["*"])  # fmt: skip
     guard = Middleware(Guard, access=access, max_body_bytes=max_body_bytes, requests=requests)
+    prefix = Middleware(Prefixed, prefix=offers.prefix)
+    outer = [*([prefix] if offers.prefix else []), *([cors] if origins else [])]
     app = FastAPI(
         title="gguf-hub", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan,
-        middleware=[*([cors] if origins else []), Middleware(HeadAsGet), guard],
+        middleware=[*outer, Middleware(HeadAsGet), guard],
         responses={status: {"description": text} for status, text in _ERRORS.items()},
     )  # fmt: skip
     app.state.requests, app.state.offers = requests, offers

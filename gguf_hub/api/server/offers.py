@@ -13,11 +13,13 @@ class Offers:
         slots: The state of slots, ``GET /slots``.
         props: ``POST /props``.
         page: The web page.
+        prefix: Path in front of all paths, as ``check_prefix`` returns it.
     """
 
     slots: bool = True
     props: bool = False
     page: bool = True
+    prefix: str = ""
 
 
 EVERYTHING = Offers()

@@ -122,7 +122,7 @@ def command(**options: Any) -> None:
     options["n_ctx"] = n_ctx_option(options)
     import_server()
     arguments |= cache_arguments(options)
-    has_router = is_routed(models)
+    has_router = is_routed(models, options)
     access = check_server(options, is_routed=has_router)
     serve = serve_routed if has_router else serve_one
     with bind(options["host"], options["port"]) as listener:

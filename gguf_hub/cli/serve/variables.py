@@ -10,7 +10,9 @@ from click.core import ParameterSource
 
 VARIABLES = {
     "model_option": "LLAMA_ARG_MODEL", "hf_repo": "LLAMA_ARG_HF_REPO",
-    "hf_file": "LLAMA_ARG_HF_FILE",
+    "hf_file": "LLAMA_ARG_HF_FILE", "model_url": "LLAMA_ARG_MODEL_URL",
+    "hf_repo_draft": "LLAMA_ARG_SPEC_DRAFT_HF_REPO", "models_dir": "LLAMA_ARG_MODELS_DIR",
+    "api_prefix": "LLAMA_ARG_API_PREFIX", "cors_origins": "LLAMA_ARG_CORS_ORIGINS",
     "host": "LLAMA_ARG_HOST", "port": "LLAMA_ARG_PORT", "alias": "LLAMA_ARG_ALIAS",
     "ctx_size": "LLAMA_ARG_CTX_SIZE", "parallel": "LLAMA_ARG_N_PARALLEL",
     "predict": "LLAMA_ARG_N_PREDICT", "batch_size": "LLAMA_ARG_BATCH",
@@ -47,7 +49,7 @@ VARIABLES = {
 }  # fmt: skip
 """Parameter of the command -> variable; an option on the command line comes before it."""
 
-_MODELS = ("model_option", "hf_repo", "hf_file")
+_MODELS = ("model_option", "hf_repo", "hf_file", "model_url", "models_dir")
 
 
 def read_variables(command: click.Command) -> click.Command:
