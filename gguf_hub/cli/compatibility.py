@@ -147,7 +147,6 @@ REFUSED = {
     "choose how the file is loaded",
     ("--log-file",): "redirect stderr: `2> FILE`",
     ("-o", "--output", "--output-file"): "redirect stdout: `> FILE`",
-    ("-sp", "--special"): "special tokens are never printed",
     ("-gan", "--grp-attn-n", "-gaw", "--grp-attn-w"): "`--rope-scaling yarn --rope-scale N` "
     "extends the context",
     ("--adaptive-target", "--adaptive-decay"): "`gguf-hub run --help` lists the sampling flags",

@@ -47,6 +47,7 @@ def open_service(
     chat_defaults: Mapping[str, Any] | None = None,
     reuses_cache: bool = True,
     slot_folder: str | Path | None = None,
+    prints_special: bool = False,
     drafter: Drafter | None = None,
     draft: DraftSettings = NO_DRAFT,
     host: Host | None = None,
@@ -66,6 +67,7 @@ def open_service(
         chat_defaults: Fields of ``ChatDefaults``.
         reuses_cache: Whether prompts go on from what a slot holds, unless requests say.
         slot_folder: Where clients may save slots; None for nowhere.
+        prints_special: Whether control tokens are text.
         drafter: Drafts tokens of each answer.
         draft: A second model that drafts them.
         host: The cluster that computes; None for this machine.
@@ -85,7 +87,7 @@ def open_service(
             chat_format, n_keep,
             defaults=defaults or {}, n_predict=n_predict,
             chat_defaults=ChatDefaults(**(chat_defaults or {})), reuses_cache=reuses_cache,
-            slot_files=_slot_files(slot_folder, loaded),
+            slot_files=_slot_files(slot_folder, loaded), prints_special=prints_special,
         )  # fmt: skip
         try:
             yield service

@@ -103,6 +103,7 @@ class Service:
         chat_defaults: Template variables and reasoning of conversations.
         reuses_cache: Whether prompts go on from what a slot holds, unless requests say.
         slot_files: Saves and restores slots; None where that is not offered.
+        prints_special: Whether control tokens are text where no grammar holds the answer.
 
     Attributes:
         pool: Prepares requests; each call is short, because the context bounds every prompt.
@@ -125,9 +126,11 @@ class Service:
         chat_defaults: ChatDefaults | None = None,
         reuses_cache: bool = True,
         slot_files: SlotFiles | None = None,
+        prints_special: bool = False,
     ) -> None:
         self.model_info = model_info
         self._reuses_cache, self.slot_files = reuses_cache, slot_files
+        self._prints_special = prints_special
         self.chat_defaults = chat_defaults or ChatDefaults()
         self._defaults, self._n_predict = defaults, n_predict
         self.tokenizer = tokenizer
@@ -213,6 +216,7 @@ class Service:
             n_prompt_top=n_prompt_top,
             warnings=(*warnings, *constraint.warnings),
             max_s=max_s,
+            prints_special=self._prints_special and constraint.matcher is None,
             reuses_cache=self._reuses_cache if body.cache_prompt is None else body.cache_prompt,
         )
         return Generation(request, self.tokenizer, n_ctx, shift=shift)

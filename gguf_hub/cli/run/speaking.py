@@ -37,9 +37,13 @@ def speak(
     from gguf_hub.run.generation.chat_defaults import ChatDefaults
 
     mode = _resolve_mode(settings, prompt, metadata)
-    if mode in ("once", "text") and settings.chat != ChatDefaults():
+    is_text = mode in ("once", "text")
+    if is_text and settings.chat != ChatDefaults():
         console.note("flags about reasoning and the chat template change nothing here: only "
                      "conversations have a template, as with -cnv")  # fmt: skip
+    if generator.prints_special and not is_text:
+        generator.prints_special = False  # they would be in the messages, and end turns
+        console.note("--special changes nothing in a conversation")
     if mode == "once":
         _generate_once(generator, settings, prompt, options)
         _report_full_context(generator)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gguf_hub.cli.compatibility import ignored_options
-from gguf_hub.cli.options import CONTEXT, batch_size_option, threads_option
+from gguf_hub.cli.options import CONTEXT, batch_size_option, special_option, threads_option
 from gguf_hub.cli.run.clustering import check_cluster, cluster_option
 from gguf_hub.cli.run.opening import draft_options, opening_options
 from gguf_hub.cli.run.reasoning import reasoning_format_option, reasoning_options
@@ -70,6 +70,7 @@ from gguf_hub.cli.source import source_flags
 @click.option("--grace", type=click.IntRange(0), default=1, show_default=True, metavar="SECONDS",
               help="How long generations may continue on shutdown."
               )  # fmt: skip
+@special_option
 @offering_options
 @router_options
 @click.option("-v", "--verbose", is_flag=True, help="Log each request.")
@@ -121,7 +122,7 @@ def command(**options: Any) -> None:
                  "chat_defaults": chat_defaults(options)}  # fmt: skip
     options["n_ctx"] = n_ctx_option(options)
     import_server()
-    arguments |= cache_arguments(options)
+    arguments |= {"prints_special": options["special"], **cache_arguments(options)}
     has_router = is_routed(models, options)
     access = check_server(options, is_routed=has_router)
     serve = serve_routed if has_router else serve_one
