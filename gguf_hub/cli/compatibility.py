@@ -145,7 +145,6 @@ REFUSED = {
     ("--completion-bash",): "`eval \"$(_GGUF_HUB_COMPLETE=bash_source gguf-hub)\"` installs it",
     ("-lm", "--load-mode", "-dio", "--direct-io", "-ndio"): "`--mmap`, `--no-mmap` and `--mlock` "
     "choose how the file is loaded",
-    ("--log-file",): "redirect stderr: `2> FILE`",
     ("-o", "--output", "--output-file"): "redirect stdout: `> FILE`",
     ("-gan", "--grp-attn-n", "-gaw", "--grp-attn-w"): "`--rope-scaling yarn --rope-scale N` "
     "extends the context",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gguf_hub.cli.log_file import log_file_option
 from gguf_hub.cli.options import (
     batch_size_option,
     require_at_least,
@@ -36,6 +37,7 @@ generating_options = together(
     draft_options,
     cluster_option,
     special_option,
+    log_file_option,
     click.option("--ignore-eos", is_flag=True, help="Continue after the end-of-sequence token."),
     click.option("--perf/--no-perf", default=True, help="Print timings (default), or not."),
 )  # fmt: skip

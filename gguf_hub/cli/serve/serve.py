@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from gguf_hub.cli.compatibility import ignored_options
+from gguf_hub.cli.log_file import log_file_option
 from gguf_hub.cli.options import CONTEXT, batch_size_option, special_option, threads_option
 from gguf_hub.cli.run.clustering import check_cluster, cluster_option
 from gguf_hub.cli.run.opening import draft_options, opening_options
@@ -73,6 +74,7 @@ from gguf_hub.cli.source import source_flags
 @special_option
 @offering_options
 @router_options
+@log_file_option
 @click.option("-v", "--verbose", is_flag=True, help="Log each request.")
 @cluster_option
 @draft_options

@@ -215,12 +215,14 @@ def serve(
     from gguf_hub.api.server.listening import N_PENDING, Server, check_tls
     from gguf_hub.api.server.prefix import check_prefix
     from gguf_hub.cli import console
+    from gguf_hub.cli.log_file import add_records
 
     limits = Limits(options["max_connections"], options["timeout"])
     tls = check_tls(options["ssl_cert_file"], options["ssl_key_file"])
     server = Server(
         app, limits=limits, grace_s=options["grace"], is_verbose=options["verbose"], tls=tls
     )
+    add_records(("uvicorn", "uvicorn.access"))
     with _translate_errors(options["host"], options["port"]):
         listener.listen(N_PENDING)
     console.say(_url_of(listener, "https" if tls else "http") + check_prefix(options["api_prefix"]))

@@ -45,6 +45,7 @@ VARIABLES = {
     "frequency_penalty": "LLAMA_ARG_FREQUENCY_PENALTY",
     "slots": "LLAMA_ARG_ENDPOINT_SLOTS", "props": "LLAMA_ARG_ENDPOINT_PROPS",
     "webui": "LLAMA_ARG_UI", "cache_prompt": "LLAMA_ARG_CACHE_PROMPT",
+    "log_file": "LLAMA_ARG_LOG_FILE",
     "offline": "LLAMA_ARG_OFFLINE",
 }  # fmt: skip
 """Parameter of the command -> variable; an option on the command line comes before it."""
