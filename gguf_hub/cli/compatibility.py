@@ -96,9 +96,11 @@ IGNORED = (
     _valued("-b sets the batch size", "N", "-ub", "--ubatch-size"),
     _valued("-t sets both", "N", "-tb", "--threads-batch"),
     _valued(_DRAFT, "N", "-ngld", "--gpu-layers-draft", "--n-gpu-layers-draft", "-td",
-            "--threads-draft", "-tbd", "--threads-batch-draft", "-cd", "--ctx-size-draft"),
-    _valued(_DRAFT, "TYPE", "-ctkd", "--cache-type-k-draft", "-ctvd", "--cache-type-v-draft"),
-    _valued(_DRAFT, "DEVICES", "-devd", "--device-draft"),
+            "--threads-draft", "-tbd", "--threads-batch-draft", "-cd", "--ctx-size-draft",
+            "--spec-draft-ngl", "--spec-draft-threads", "--spec-draft-threads-batch"),
+    _valued(_DRAFT, "TYPE", "-ctkd", "--cache-type-k-draft", "-ctvd", "--cache-type-v-draft",
+            "--spec-draft-type-k", "--spec-draft-type-v"),
+    _valued(_DRAFT, "DEVICES", "-devd", "--device-draft", "--spec-draft-device"),
     _plain("weights are used as they are in the file", "-nr", "--repack", "--no-repack"),
     _plain("nothing is computed ahead of the prompt", "--warmup", "--no-warmup"),
     _plain("chat templates are always Jinja templates", "--jinja", "--no-jinja"),
@@ -125,6 +127,24 @@ IGNORED_BY_SERVE = (
     _plain("`/metrics` is always available", "--metrics"),
     _plain("`/v1/embeddings` is always available", "--embedding", "--embeddings"),
     _valued("one process answers all requests", "N", "--threads-http"),
+    _valued(
+        "a slot is chosen by the longest common beginning", "N", "-sps", "--slot-prompt-similarity"
+    ),
+    _plain(
+        "slots keep what they hold until they are needed",
+        "--cache-idle-slots",
+        "--no-cache-idle-slots",
+    ),
+    _valued(
+        "checkpoints are kept where a model needs them",
+        "N",
+        "-ctxcp",
+        "--ctx-checkpoints",
+        "--swa-checkpoints",
+        "-cms",
+        "--checkpoint-min-step",
+    ),
+    _valued("streams show every ten seconds that they are alive", "N", "--sse-ping-interval"),
 )
 
 _NO_DRAFT_KIND = "`--model-draft` drafts with a second model, `--lookup` from the text so far"
@@ -138,7 +158,7 @@ REFUSED = {
     ("--lora", "--lora-scaled"): _NO_ADAPTER,
     ("--control-vector", "--control-vector-scaled", "--control-vector-layer-range"): _NO_ADAPTER,
     ("--spec-type", "-lcs", "--lookup-cache-static", "-lcd", "--lookup-cache-dynamic",
-     "--draft-p-split", "--spec-replace"): _NO_DRAFT_KIND,
+     "--draft-p-split", "--spec-draft-p-split", "--spec-replace"): _NO_DRAFT_KIND,
     ("-mm", "--mmproj", "-mmu", "--mmproj-url", "--image", "--audio", "--video"): _TEXT_ONLY,
     ("--check-tensors",): "`gguf-hub verify --deep MODEL` checks every weight",
     ("-cl", "--cache-list"): "`gguf-hub ls` lists the model files on this machine",
@@ -168,6 +188,8 @@ REFUSED_BY_SERVE = {
     ("--rerank", "--reranking", "--pooling", "--embd-normalize"): "`/v1/embeddings` pools as "
     "the file says (mean, first or last token), by the mean where it does not, to length 1",
     ("--path", "--reuse-port"): _PROXY,
+    ("--tools", "--mcp-servers-config", "--mcp-servers-json", "-ag", "--agent"): "this server "
+    "runs no tools: clients do, with the calls of answers",
     ("--models-preset",): "all models have the settings of the command line",
     ("--cache-reuse", "-cram", "--cache-ram"): "prompts are cached from their first token on in "
     "the slots, and nowhere else; `--slot-save-path FOLDER` saves them to files",

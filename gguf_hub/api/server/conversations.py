@@ -195,7 +195,7 @@ def _plan(service: Service, body: ChatBody) -> ChatPlan:
         response_format=body.response_format,
         json_schema=body.json_schema,
         add_generation_prompt=body.add_generation_prompt,
-        continue_final_message=body.continue_final_message,
+        continue_final_message=_is_continued(service, body),
         variables=service.chat_defaults.variables_for(
             body.chat_template_kwargs, body.reasoning_effort, _n_budget(service, body)
         ),
@@ -204,6 +204,13 @@ def _plan(service: Service, body: ChatBody) -> ChatPlan:
         keeps_reasoning=reasoning_format == "deepseek-legacy",
         grammar=body.grammar,
     )
+
+
+def _is_continued(service: Service, body: ChatBody) -> bool | None:
+    """Return whether the last message is continued; None: if the assistant wrote it."""
+    if body.continue_final_message is None and not service.chat_defaults.continues_answers:
+        return False
+    return body.continue_final_message
 
 
 def _n_budget(service: Service, body: ChatBody) -> int:

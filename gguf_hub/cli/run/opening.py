@@ -83,24 +83,28 @@ draft_options = together(
     click.option(
         "-md",
         "--model-draft",
+        "--spec-draft-model",
+        "model_draft",
         metavar="MODEL",
         help="Draft with this smaller model of the same vocabulary, named as MODEL is.",
     ),
     click.option(
-        "-hfd", "-hfrd", "--hf-repo-draft", metavar="ORG/REPO[:QUANT]",
-        help="Draft with a model of this Hugging Face repository.",
+        "-hfd", "-hfrd", "--hf-repo-draft", "--spec-draft-hf", "hf_repo_draft",
+        metavar="ORG/REPO[:QUANT]", help="Draft with a model of this Hugging Face repository.",
     ),
     click.option(
-        "--draft-max", "--draft", "--draft-n", type=click.IntRange(0), default=16, metavar="N",
-        show_default=True, help="Maximum tokens of a draft; fewer where fewer pay.",
+        "--draft-max", "--draft", "--draft-n", "--spec-draft-n-max", "draft_max",
+        type=click.IntRange(0), default=16, metavar="N", show_default=True,
+        help="Maximum tokens of a draft; fewer where fewer pay.",
     ),
     click.option(
-        "--draft-min", "--draft-n-min", type=click.IntRange(0), default=0, metavar="N",
-        show_default=True, help="Minimum tokens of a draft.",
+        "--draft-min", "--draft-n-min", "--spec-draft-n-min", "draft_min",
+        type=click.IntRange(0), default=0, metavar="N", show_default=True,
+        help="Minimum tokens of a draft.",
     ),
     click.option(
-        "--draft-p-min", type=click.FloatRange(0, 1), default=0.75, metavar="P",
-        show_default=True,
+        "--draft-p-min", "--spec-draft-p-min", "draft_p_min", type=click.FloatRange(0, 1),
+        default=0.75, metavar="P", show_default=True,
         help="How likely the draft model's likeliest token must be for the draft to go on.",
     ),
 )  # fmt: skip

@@ -82,11 +82,17 @@ reasoning_format_option = click.option(
 )  # fmt: skip
 
 
+prefill_option = click.option(
+    "--prefill-assistant/--no-prefill-assistant", default=True,
+    help="Continue a last message of the assistant (default), or answer it.",
+)  # fmt: skip
+
+
 def chat_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of ``ChatDefaults`` that the flags say.
 
     Args:
-        options: Those of ``reasoning_options``, and ``reasoning_format`` of ``serve``.
+        options: Those of ``reasoning_options``, and of ``serve`` the two others.
     """
     variables = dict(options["chat_template_kwargs"] or {})
     if options["reasoning_effort"] != "default":
@@ -98,4 +104,5 @@ def chat_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
         "reasoning_format": options.get("reasoning_format", "auto"),
         "reasoning_budget": options["reasoning_budget"],
         "budget_message": options["reasoning_budget_message"],
+        "continues_answers": options.get("prefill_assistant", True),
     }

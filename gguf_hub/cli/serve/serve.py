@@ -12,7 +12,11 @@ from gguf_hub.cli.log_file import log_file_option
 from gguf_hub.cli.options import CONTEXT, batch_size_option, special_option, threads_option
 from gguf_hub.cli.run.clustering import check_cluster, cluster_option
 from gguf_hub.cli.run.opening import draft_options, opening_options
-from gguf_hub.cli.run.reasoning import reasoning_format_option, reasoning_options
+from gguf_hub.cli.run.reasoning import (
+    prefill_option,
+    reasoning_format_option,
+    reasoning_options,
+)
 from gguf_hub.cli.run.rope import rope_options
 from gguf_hub.cli.run.sampling import sampling_options
 from gguf_hub.cli.run.shifting import shifting_options
@@ -45,6 +49,7 @@ from gguf_hub.cli.source import source_flags
 @template_options
 @reasoning_options
 @reasoning_format_option
+@prefill_option
 @click.option("--api-key", "api_keys", multiple=True, metavar="KEY",
               help="API key that clients must send, or a comma-separated list "
                    "(also GGUF_HUB_API_KEY and LLAMA_API_KEY).")  # fmt: skip
@@ -65,7 +70,7 @@ from gguf_hub.cli.source import source_flags
 @click.option("--max-connections", type=click.IntRange(1), default=512, show_default=True,
               metavar="N", help="Maximum number of open connections; further ones are refused "
                                 "with 503.")  # fmt: skip
-@click.option("--timeout", type=click.IntRange(1), default=10, show_default=True,
+@click.option("-to", "--timeout", type=click.IntRange(1), default=10, show_default=True,
               metavar="SECONDS", help="Time limit for receiving a request; large bodies get "
                                       "more time while data arrives.")  # fmt: skip
 @click.option("--grace", type=click.IntRange(0), default=1, show_default=True, metavar="SECONDS",

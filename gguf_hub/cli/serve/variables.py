@@ -23,6 +23,7 @@ VARIABLES = {
     "chat_template_kwargs": "LLAMA_ARG_CHAT_TEMPLATE_KWARGS",
     "reasoning": "LLAMA_ARG_REASONING", "reasoning_format": "LLAMA_ARG_THINK",
     "reasoning_effort": "LLAMA_ARG_REASONING_EFFORT",
+    "prefill_assistant": "LLAMA_ARG_PREFILL_ASSISTANT",
     "reasoning_budget": "LLAMA_ARG_THINK_BUDGET",
     "reasoning_budget_message": "LLAMA_ARG_THINK_BUDGET_MESSAGE",
     "api_key_file": "LLAMA_ARG_API_KEY_FILE",

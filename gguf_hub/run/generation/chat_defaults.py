@@ -25,12 +25,14 @@ class ChatDefaults:
         reasoning_format: One of ``REASONING_FORMATS``.
         reasoning_budget: Tokens of reasoning after which it is ended; -1 for no limit.
         budget_message: Text that stands before the end of reasoning that was ended.
+        continues_answers: Whether a last message of the assistant is continued.
     """
 
     variables: Mapping[str, Any] = field(default_factory=dict)
     reasoning_format: str = "auto"
     reasoning_budget: int = -1
     budget_message: str = ""
+    continues_answers: bool = True
 
     def variables_for(
         self, given: Mapping[str, Any] | None, effort: str | None, budget: int

@@ -158,3 +158,16 @@ def test_a_text_that_says_whether_to_reason_is_refused(server: Running) -> None:
     body = {"messages": USER, "chat_template_kwargs": {"enable_thinking": "false"}}
     error = post(server, CHAT, 400, **body)["error"]
     assert "expected true or false" in error["message"]
+
+
+def test_a_last_answer_may_be_answered_in_place_of_continued(
+    serve: Callable[..., Running],
+) -> None:
+    other = serve(chat_defaults={"continues_answers": False})
+    begun = [*USER, {"role": "assistant", "content": "So"}]
+
+    def prompt(**body: Any) -> str:
+        return str(post(other, "/apply-template", messages=begun, **body)["prompt"])
+
+    assert prompt().endswith("<|im_start|>assistant\n")
+    assert prompt(continue_final_message=True).endswith("So")
