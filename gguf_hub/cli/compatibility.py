@@ -96,9 +96,11 @@ IGNORED = (
     _valued("-b sets the batch size", "N", "-ub", "--ubatch-size"),
     _valued("-t sets both", "N", "-tb", "--threads-batch"),
     _valued(_DRAFT, "N", "-ngld", "--gpu-layers-draft", "--n-gpu-layers-draft", "-td",
-            "--threads-draft", "-tbd", "--threads-batch-draft", "-cd", "--ctx-size-draft"),
-    _valued(_DRAFT, "TYPE", "-ctkd", "--cache-type-k-draft", "-ctvd", "--cache-type-v-draft"),
-    _valued(_DRAFT, "DEVICES", "-devd", "--device-draft"),
+            "--threads-draft", "-tbd", "--threads-batch-draft", "-cd", "--ctx-size-draft",
+            "--spec-draft-ngl", "--spec-draft-threads", "--spec-draft-threads-batch"),
+    _valued(_DRAFT, "TYPE", "-ctkd", "--cache-type-k-draft", "-ctvd", "--cache-type-v-draft",
+            "--spec-draft-type-k", "--spec-draft-type-v"),
+    _valued(_DRAFT, "DEVICES", "-devd", "--device-draft", "--spec-draft-device"),
     _plain("weights are used as they are in the file", "-nr", "--repack", "--no-repack"),
     _plain("nothing is computed ahead of the prompt", "--warmup", "--no-warmup"),
     _plain("chat templates are always Jinja templates", "--jinja", "--no-jinja"),
@@ -118,6 +120,7 @@ IGNORED_BY_RUN = (
     _plain(_LOG, "-v", "--verbose"),
     _plain("-p is printed as it is", "--verbose-prompt"),
     _plain("text in three quotes has several lines", "-mli", "--multiline-input"),
+    _valued("reasoning is printed as the model writes it", "FORMAT", "--reasoning-format"),
 )
 IGNORED_BY_EMBED = (
     *IGNORED_BY_RUN[:2],
@@ -129,67 +132,71 @@ IGNORED_BY_SERVE = (
     _plain("`/metrics` has the timings", "--perf", "--no-perf"),
     _plain("`/metrics` is always available", "--metrics"),
     _plain("`/v1/embeddings` is always available", "--embedding", "--embeddings"),
-    _plain("the web page is always available", "--ui", "--webui"),
-    _plain("prompts are always cached", "--cache-prompt"),
     _valued("one process answers all requests", "N", "--threads-http"),
+    _valued(
+        "a slot is chosen by the longest common beginning", "N", "-sps", "--slot-prompt-similarity"
+    ),
+    _plain(
+        "slots keep what they hold until they are needed",
+        "--cache-idle-slots",
+        "--no-cache-idle-slots",
+    ),
+    _valued(
+        "checkpoints are kept where a model needs them",
+        "N",
+        "-ctxcp",
+        "--ctx-checkpoints",
+        "--swa-checkpoints",
+        "-cms",
+        "--checkpoint-min-step",
+    ),
+    _valued("streams show every ten seconds that they are alive", "N", "--sse-ping-interval"),
 )
 
 _NO_DRAFT_KIND = "`--model-draft` drafts with a second model, `--lookup` from the text so far"
 _NO_ADAPTER = "`gguf-hub convert HF_DIR OUT --merge-lora ADAPTER_DIR` merges it into its model"
 _TEXT_ONLY = "this version is text only, no images or audio"
-_REASONING = "text between thinking tags is printed like any other"
 _PROXY = "put a reverse proxy in front of the server"
 _IN_REQUESTS = "clients send it in each request"
 
 REFUSED = {
-    ("-mu", "--model-url"): "pass the link as MODEL",
     ("-dr", "--docker-repo"): "models come from the Hugging Face Hub: `-hf ORG/REPO`",
     ("--lora", "--lora-scaled"): _NO_ADAPTER,
     ("--control-vector", "--control-vector-scaled", "--control-vector-layer-range"): _NO_ADAPTER,
-    ("-hfd", "--hf-repo-draft"): "`--model-draft ORG/REPO:QUANT` names a repository, too",
     ("--spec-type", "-lcs", "--lookup-cache-static", "-lcd", "--lookup-cache-dynamic",
-     "--draft-p-split", "--spec-replace"): _NO_DRAFT_KIND,
+     "--draft-p-split", "--spec-draft-p-split", "--spec-replace"): _NO_DRAFT_KIND,
     ("-mm", "--mmproj", "-mmu", "--mmproj-url", "--image", "--audio", "--video"): _TEXT_ONLY,
     ("--check-tensors",): "`gguf-hub verify --deep MODEL` checks every weight",
     ("-cl", "--cache-list"): "`gguf-hub ls` lists the model files on this machine",
     ("--completion-bash",): "`eval \"$(_GGUF_HUB_COMPLETE=bash_source gguf-hub)\"` installs it",
     ("-lm", "--load-mode", "-dio", "--direct-io", "-ndio"): "`--mmap`, `--no-mmap` and `--mlock` "
     "choose how the file is loaded",
-    ("--log-file",): "redirect stderr: `2> FILE`",
     ("-o", "--output", "--output-file"): "redirect stdout: `> FILE`",
-    ("-sp", "--special"): "special tokens are never printed",
     ("-gan", "--grp-attn-n", "-gaw", "--grp-attn-w"): "`--rope-scaling yarn --rope-scale N` "
     "extends the context",
     ("--adaptive-target", "--adaptive-decay"): "`gguf-hub run --help` lists the sampling flags",
     ("--rpc",): "a model runs on one machine",
-    ("--reasoning-budget",): "reasoning has no budget of its own: limit the answer",
 }  # fmt: skip
 """Flags of llama.cpp that no command accepts -> what to do instead."""
 
-_REASONING_FLAGS = ("-rea", "--reasoning", "--reasoning-format", "--reasoning-effort")
 REFUSED_BY_RUN = {
-    _REASONING_FLAGS: _REASONING,
     ("-np", "--parallel"): "`gguf-hub serve -np N` answers several requests at once",
     ("--host", "--port"): "`gguf-hub serve` serves a model over HTTP",
-    ("--chat-template-kwargs",): "`--chat-template-file FILE` takes your own template",
     ("--server-base",): "any OpenAI client talks to `gguf-hub serve`",
 }
 REFUSED_BY_SERVE = {
-    _REASONING_FLAGS: _IN_REQUESTS,
     ("-p", "--prompt", "-f", "--file", "-sys", "--system-prompt", "-sysf",
      "--system-prompt-file", "-l", "--logit-bias", "--grammar", "--grammar-file",
      "-j", "--json-schema", "-jf", "--json-schema-file", "-r",
-     "--reverse-prompt", "--ignore-eos", "--chat-template-kwargs"): _IN_REQUESTS,
+     "--reverse-prompt", "--ignore-eos"): _IN_REQUESTS,
     ("-cnv", "--conversation", "-i", "--interactive"): "`gguf-hub run MODEL -cnv` opens a "
     "conversation; the web page of the server has one too",
-    ("--api-prefix", "--path", "--reuse-port"): _PROXY,
-    ("--cors-origins",): "`--cors ORIGIN` allows requests from the pages of an origin",
-    ("--no-ui", "--no-webui"): "the web page is one file, and its requests need the API key too",
-    ("--models-dir",): "name the files: `gguf-hub serve DIR/*.gguf`",
+    ("--path", "--reuse-port"): _PROXY,
+    ("--tools", "--mcp-servers-config", "--mcp-servers-json", "-ag", "--agent"): "this server "
+    "runs no tools: clients do, with the calls of answers",
     ("--models-preset",): "all models have the settings of the command line",
-    ("--slots", "--no-slots", "--slot-save-path", "--props"): "`/metrics` has the server's state",
-    ("--no-cache-prompt", "--cache-reuse", "-cram", "--cache-ram"): "prompts are always cached "
-    "in the slots, and nowhere else",
+    ("--cache-reuse", "-cram", "--cache-ram"): "prompts are cached from their first token on in "
+    "the slots, and nowhere else; `--slot-save-path FOLDER` saves them to files",
 }  # fmt: skip
 REFUSED_BY_DOWNLOAD: dict[tuple[str, ...], str] = {
     ("--repo-type",): "only repositories of models have GGUF files",

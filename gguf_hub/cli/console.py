@@ -21,6 +21,7 @@ from typing import Any
 import click
 
 from gguf_hub.cli.events import EventProgress
+from gguf_hub.cli.log_file import write_log
 from gguf_hub.errors import did_you_mean
 from gguf_hub.printable import LAYOUT, json_printable, printable, printable_text
 from gguf_hub.progress import SILENT, Progress, Task
@@ -238,6 +239,7 @@ def note(text: str) -> None:
         _events.note(_OWN_CODE.sub("", text))
         return
     click.echo(_lines(text), err=True, color=_colour(sys.stderr))
+    write_log(printable_text(_OWN_CODE.sub("", text)))
 
 
 def warn(text: str) -> None:

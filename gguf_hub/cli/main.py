@@ -166,6 +166,7 @@ def main(args: list[str] | None = None) -> None:
 def run(args: list[str] | None = None) -> int:
     """Run the command line and return the exit code; never a traceback for bad input."""
     from gguf_hub.cli import console
+    from gguf_hub.cli.log_file import close_log
 
     console.use_text()
     console.escape_unencodable_characters()
@@ -209,3 +210,5 @@ def run(args: list[str] | None = None) -> int:
             sys.stdout.close()  # what it holds would fail again at the end of the process
         console.error(f"cannot write the output: {reason_of(error)}")
         return 1
+    finally:
+        close_log()

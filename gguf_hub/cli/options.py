@@ -82,6 +82,13 @@ batch_size_option = click.option(
     help="Maximum batch size in tokens.",
 )
 
+special_option = click.option(
+    "-sp",
+    "--special",
+    is_flag=True,
+    help="Print control tokens as text; `run`: outside of conversations.",
+)
+
 threads_option = click.option(
     "-t",
     "--threads",

@@ -20,6 +20,7 @@ source_flags = together(
         metavar="ORG/REPO[:QUANT]",
         help="MODEL as a Hugging Face repository.",
     ),
+    click.option("-mu", "--model-url", metavar="URL", help="MODEL as a link to a file of the hub."),
     click.option("-hff", "--hf-file", metavar="FILE", help="File in that repository."),
     click.option("--revision", metavar="REV", help="Branch, tag or commit of the repository."),
     click.option(
@@ -59,6 +60,10 @@ def model_argument(options: dict[str, Any]) -> str | None:
             hint="with -m, -p gives the prompt of `run`",
         )
     argument: str | None = options["model"] or options["model_option"]
+    if argument and options["model_url"]:
+        raise UsageError("MODEL is given twice, as `-mu` and by another name",
+                         hint="drop one of them")  # fmt: skip
+    argument = argument or options["model_url"]
     return _hub_link(options["hf_repo"], options["hf_file"], argument)
 
 

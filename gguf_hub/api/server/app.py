@@ -19,15 +19,17 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from gguf_hub import __version__
-from gguf_hub.api.server import native_routes, openai_routes, rerank_routes
+from gguf_hub.api.server import native_routes, openai_routes, rerank_routes, slot_routes
 from gguf_hub.api.server.addresses import ANY, AllowedHosts, AllowedOrigins
 from gguf_hub.api.server.anthropic import routes as anthropic_routes
 from gguf_hub.api.server.api_keys import ApiKeys
 from gguf_hub.api.server.flow import ClientGoneError
 from gguf_hub.api.server.guard import Access, Guard
 from gguf_hub.api.server.heads import HeadAsGet
+from gguf_hub.api.server.offers import EVERYTHING, Offers
 from gguf_hub.api.server.ollama import routes as ollama_routes
 from gguf_hub.api.server.ollama.names import ModelNames, NoModelError
+from gguf_hub.api.server.prefix import Prefixed
 from gguf_hub.api.server.problems import problems_of
 from gguf_hub.api.server.replies import error, reply_to_error
 from gguf_hub.api.server.responses import routes as responses_routes
@@ -57,6 +59,7 @@ def create_app(
     origins: tuple[str, ...] = (),
     max_body_bytes: int = MAX_BODY_BYTES,
     takes_any_name: bool = False,
+    offers: Offers = EVERYTHING,
 ) -> FastAPI:
     """Return the application.
 
@@ -67,6 +70,7 @@ def create_app(
         origins: Other origins whose pages may send requests (CORS).
         max_body_bytes: Maximum size of a request body.
         takes_any_name: Whatever a request calls the model, it is meant; see ``ModelNames``.
+        offers: Which parts of the interface there are.
 
     Raises:
         UsageError: A key or a host name is invalid.
@@ -79,7 +83,7 @@ def create_app(
         yield
         service.close()
 
-    app = new_app(access, origins, max_body_bytes, lifespan)
+    app = new_app(access, origins, max_body_bytes, lifespan, offers)
     app.state.service = service
     app.state.responses = ResponseStore()
     app.state.names = ModelNames(service.model_info, takes_any=takes_any_name)
@@ -93,6 +97,7 @@ ROUTERS = (
     openai_routes.bare,
     native_routes.router,
     rerank_routes.router,
+    slot_routes.router,
     anthropic_routes.router,
     responses_routes.router,
     ollama_routes.router,
@@ -105,6 +110,7 @@ def new_app(
     origins: Sequence[str],
     max_body_bytes: int,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+    offers: Offers = EVERYTHING,
 ) -> FastAPI:
     """Return an application with the page, the checks before all routes and the shapes of errors.
 
@@ -113,18 +119,22 @@ def new_app(
         origins: Other origins whose pages may send requests (CORS).
         max_body_bytes: Maximum size of a request body.
         lifespan: What to do at the begin and at the end.
+        offers: Which parts of the interface there are.
     """
     requests: Counter[tuple[str, int]] = Counter()
     cors = Middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["*"],
                       allow_headers=["*"])  # fmt: skip
     guard = Middleware(Guard, access=access, max_body_bytes=max_body_bytes, requests=requests)
+    prefix = Middleware(Prefixed, prefix=offers.prefix)
+    outer = [*([prefix] if offers.prefix else []), *([cors] if origins else [])]
     app = FastAPI(
         title="gguf-hub", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan,
-        middleware=[*([cors] if origins else []), Middleware(HeadAsGet), guard],
+        middleware=[*outer, Middleware(HeadAsGet), guard],
         responses={status: {"description": text} for status, text in _ERRORS.items()},
     )  # fmt: skip
-    app.state.requests = requests
-    _add_page(app)
+    app.state.requests, app.state.offers = requests, offers
+    if offers.page:
+        _add_page(app)
     app.add_exception_handler(GgufHubError, reply_to_error)
     app.add_exception_handler(NoResponseError, responses_routes.reply_to_missing)
     app.add_exception_handler(NoModelError, ollama_routes.reply_to_other_model)

@@ -31,6 +31,8 @@ MAX_EMBEDDED = 2048
 """Texts of one request for vectors, as OpenAI takes."""
 MAX_STOP_BYTES = 2**14
 MAX_FIELDS = 64
+MAX_BUDGET_MESSAGE = 2**12
+"""Characters in front of the end of reasoning."""
 MAX_BREAKERS = 32
 """Most sequence breakers of DRY: each is looked for in every token of the vocabulary."""
 
@@ -139,6 +141,7 @@ class Sampling(Body):
     min_keep: int | None = None
     ignore_eos: bool = False
     n_keep: Annotated[int, Field(ge=-1)] | None = None
+    cache_prompt: bool | None = None
 
     @model_validator(mode="after")
     def _choose_constraint(self) -> Sampling:
@@ -158,7 +161,7 @@ class Sampling(Body):
 
     def settings(self) -> dict[str, Any]:
         """Return the settings for ``sampler_config``, but for ``logit_bias``."""
-        others = {"grammar", "json_schema", "ignore_eos", "n_keep", "logit_bias"}
+        others = {"grammar", "json_schema", "ignore_eos", "n_keep", "logit_bias", "cache_prompt"}
         return self.model_dump(include=set(Sampling.model_fields) - others, exclude_none=True)
 
 
@@ -244,8 +247,15 @@ class ChatBody(Streaming):
     functions: Items[dict[str, Any]] | None = None
     function_call: str | dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    reasoning_format: Literal["none", "auto", "deepseek"] = "auto"
+    reasoning_format: Literal["none", "auto", "deepseek", "deepseek-legacy"] | None = None
     reasoning_effort: Effort = None
+    reasoning_budget_tokens: Annotated[int, Field(ge=-1)] = Field(
+        -1,
+        validation_alias=AliasChoices(
+            "reasoning_budget_tokens", "thinking_budget_tokens", "reasoning_budget"
+        ),
+    )
+    reasoning_budget_message: str | None = Field(None, max_length=MAX_BUDGET_MESSAGE)
     parse_special: bool = False
     """Read control tokens in the texts of users and tools."""
 
@@ -336,7 +346,6 @@ class NativeBody(Streaming):
     response_fields: Items[str] = Field(default_factory=list, max_length=MAX_FIELDS)
     t_max_predict_ms: int = 0
     id_slot: int = Field(-1, ge=-1)
-    cache_prompt: bool = True
 
 
 class InfillExtra(Body):

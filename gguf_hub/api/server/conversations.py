@@ -22,6 +22,8 @@ from gguf_hub.run.generation import Generation, TextDelta
 from gguf_hub.run.generation.chat import ChatPlan, Tool, encode_chat, modern_tools, plan_chat
 from gguf_hub.run.generation.logits_sampler import TokenLogprob
 from gguf_hub.run.generation.parts import Part, ReasoningDelta
+from gguf_hub.run.generation.reasoning import open_reasoning
+from gguf_hub.run.generation.reasoning_budget import ReasoningBudget
 from gguf_hub.run.generation.stops import stop_list
 from gguf_hub.run.tokenizer import LITERAL
 
@@ -167,13 +169,14 @@ def _prepare(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Generatio
     plan = _plan(service, body)
     tokens = _encode(service, plan)
     limit = body.max_completion_tokens
+    budget = _budget(service, body, plan)
     generations = [
         service.prepare(
             tokens, body, max_tokens=body.max_tokens if limit is None else limit,
             stops=[*stop_list(body.stop), *plan.stops],
             n_top=(body.top_logprobs or 0) if body.logprobs else None, schema=plan.schema,
             strict=plan.strict, choice=choice, warnings=plan.warnings,
-            marks=plan.marks,
+            marks=plan.marks, budget=None if budget is None else budget.ahead(),
         )
         for choice in range(body.n)
     ]  # fmt: skip
@@ -182,6 +185,7 @@ def _prepare(service: Service, body: ChatBody) -> tuple[ChatPlan, list[Generatio
 
 def _plan(service: Service, body: ChatBody) -> ChatPlan:
     tools, choice = _tools(body)
+    reasoning_format = body.reasoning_format or service.chat_defaults.reasoning_format
     return plan_chat(
         service.chat_format,
         [message.model_dump(exclude_unset=True) for message in body.messages],
@@ -191,12 +195,39 @@ def _plan(service: Service, body: ChatBody) -> ChatPlan:
         response_format=body.response_format,
         json_schema=body.json_schema,
         add_generation_prompt=body.add_generation_prompt,
-        continue_final_message=body.continue_final_message,
-        variables=_template_variables(body),
+        continue_final_message=_is_continued(service, body),
+        variables=service.chat_defaults.variables_for(
+            body.chat_template_kwargs, body.reasoning_effort, _n_budget(service, body)
+        ),
         control_texts=None if body.parse_special else service.tokenizer.vocab.control_texts,
-        splits_reasoning=body.reasoning_format != "none",
+        splits_reasoning=reasoning_format != "none",
+        keeps_reasoning=reasoning_format == "deepseek-legacy",
         grammar=body.grammar,
     )
+
+
+def _is_continued(service: Service, body: ChatBody) -> bool | None:
+    """Return whether the last message is continued; None: if the assistant wrote it."""
+    if body.continue_final_message is None and not service.chat_defaults.continues_answers:
+        return False
+    return body.continue_final_message
+
+
+def _n_budget(service: Service, body: ChatBody) -> int:
+    """Return the tokens of reasoning; -1 for no limit."""
+    n_tokens = body.reasoning_budget_tokens
+    return service.chat_defaults.reasoning_budget if n_tokens < 0 else n_tokens
+
+
+def _budget(service: Service, body: ChatBody, plan: ChatPlan) -> ReasoningBudget | None:
+    if (n_tokens := _n_budget(service, body)) < 0:
+        return None
+    message = body.reasoning_budget_message
+    return ReasoningBudget(
+        service.tokenizer, n_tokens, opened=open_reasoning(plan.prompt),
+        message=service.chat_defaults.budget_message if message is None else message,
+        is_harmony=plan.is_harmony,
+    )  # fmt: skip
 
 
 def _tools(body: ChatBody) -> tuple[Sequence[Tool], Any]:
@@ -221,16 +252,3 @@ def _tools(body: ChatBody) -> tuple[Sequence[Tool], Any]:
 def _encode(service: Service, plan: ChatPlan) -> list[int]:
     service.check_length(plan.prompt.replace(LITERAL, ""))
     return encode_chat(service.tokenizer, plan.prompt)
-
-
-def _template_variables(body: ChatBody) -> dict[str, Any]:
-    """Return a client's template variables without those that the server sets."""
-    reserved = {"self", "messages", "tools", "add_generation_prompt", "documents", "bos_token",
-                "eos_token"}  # fmt: skip
-    variables = body.chat_template_kwargs or {}
-    given = {name: value for name, value in variables.items() if name not in reserved}
-    if body.reasoning_effort == "none":
-        return {"enable_thinking": False, **given}
-    if body.reasoning_effort is not None:
-        return {"reasoning_effort": body.reasoning_effort, **given}
-    return given

@@ -1,8 +1,10 @@
-"""What an answer has cost: tokens under OpenAI's names, times under llama-server's."""
+"""What an answer has cost, and its settings: OpenAI's names of tokens, llama-server's else."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from gguf_hub.api.server.slots import PromptProgress
 from gguf_hub.run.generation import Generation, TextDelta
@@ -42,6 +44,20 @@ def progress_of(delta: TextDelta) -> Answer:
     return {"prompt_progress": {"total": delta.n_total, "cache": delta.n_cached,
                                 "processed": delta.n_processed,
                                 "time_ms": int(delta.seconds * 1000)}}  # fmt: skip
+
+
+def sampling_of(generation: Generation) -> Answer:
+    """Return the settings that a text is sampled with."""
+    sampler = generation.request.sampler.sampler
+    config, limit = asdict(sampler.config), generation.request.max_tokens
+    biases = config.pop("logit_bias")
+    return {
+        "temperature": config.pop("temp"), **config, "seed": sampler.seed,
+        # JSON has no infinity: false bans a token, as in requests
+        "logit_bias": [{"token": token, "bias": False if math.isinf(bias) else bias}
+                       for token, bias in biases.items()],
+        "n_predict": limit, "max_tokens": limit,
+    }  # fmt: skip
 
 
 def _pace(name: str, n_tokens: int, seconds: float) -> Answer:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -21,14 +19,15 @@ from gguf_hub.api.server.bodies import (
 )
 from gguf_hub.api.server.conversations import render_chat
 from gguf_hub.api.server.flow import while_connected
-from gguf_hub.api.server.measures import progress_of, timings_of
+from gguf_hub.api.server.measures import progress_of, sampling_of, timings_of
 from gguf_hub.api.server.metrics import metrics_text
 from gguf_hub.api.server.openai_routes import embedded_texts, prompts_of
-from gguf_hub.api.server.replies import LLAMA_SERVER, Events, Json
-from gguf_hub.api.server.service import Service
+from gguf_hub.api.server.replies import LLAMA_SERVER, Events, Json, not_offered
+from gguf_hub.api.server.service import FALLBACK_FORMAT, Service
 from gguf_hub.api.server.slots import PromptProgress
 from gguf_hub.api.server.stream import Stream
 from gguf_hub.errors import UsageError
+from gguf_hub.run.chat import find_format
 from gguf_hub.run.generation import Generation, TextDelta
 from gguf_hub.run.generation.answers import token_entries, warned
 from gguf_hub.run.generation.logits_sampler import TokenLogprob
@@ -38,6 +37,13 @@ from gguf_hub.run.tokenizer import Tokenizer
 
 router = APIRouter(tags=["llama-server"])
 _MISSING = object()
+_FALLBACK_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
+)
+"""What ``FALLBACK_FORMAT`` prints, as a template for clients."""
 
 
 @router.get("/v1/health", include_in_schema=False)
@@ -63,17 +69,6 @@ _TEMPLATE_CAPS = {
 """What conversations may have: where a template prints less, it is put into words."""
 
 
-@router.get("/slots")
-async def slots(request: Request) -> Response:
-    """Return which slots are in use."""
-    service: Service = request.app.state.service
-    n_ctx = service.model_info.n_ctx
-    return Json([
-        {"id": slot.index, "n_ctx": n_ctx, "is_processing": slot.sequence is not None}
-        for slot in service.scheduler.slots
-    ])  # fmt: skip
-
-
 @router.get("/lora-adapters")
 async def lora_adapters(request: Request) -> Response:
     """Return the adapters: there are none."""
@@ -84,7 +79,7 @@ async def lora_adapters(request: Request) -> Response:
 async def props(request: Request) -> Response:
     """Return the model's properties and the default settings."""
     service: Service = request.app.state.service
-    info, tokenizer = service.model_info, service.tokenizer
+    info, tokenizer, offers = service.model_info, service.tokenizer, request.app.state.offers
     return Json(
         {
             "default_generation_settings": {
@@ -94,11 +89,15 @@ async def props(request: Request) -> Response:
             "total_slots": info.n_slots,
             "model_path": info.path,
             "model_alias": info.name,
-            "chat_template": info.chat_template,
+            "model_ftype": info.quant,
+            "chat_template": _template_of(service),
             "bos_token": _token(tokenizer, tokenizer.bos_id),
             "eos_token": _token(tokenizer, tokenizer.eos_id),
             "build_info": request.app.version,
             "modalities": {"vision": False, "audio": False},
+            "endpoint_slots": offers.slots, "endpoint_props": offers.props,
+            "endpoint_metrics": True, "webui": offers.page, "ui": offers.page,
+            "is_sleeping": False,
             "chat_template_caps": _TEMPLATE_CAPS,
             "model": {
                 "description": info.description, "quant": info.quant,
@@ -108,6 +107,16 @@ async def props(request: Request) -> Response:
             },
         }
     )  # fmt: skip
+
+
+@router.post("/props")
+async def change_props(request: Request, body: dict[str, Any] | None = None) -> Response:
+    """Change global properties: there are none that can be changed, as in llama-server."""
+    if not request.app.state.offers.props:
+        return not_offered(request, "change of properties", "--props")
+    if body:
+        raise UsageError(f"{next(iter(body)):.60}: no property can be changed while serving")
+    return Json({"success": True})
 
 
 @router.post("/completions", include_in_schema=False)
@@ -290,18 +299,11 @@ def _final_fields(
 
 def _settings(service: Service, body: NativeBody, generation: Generation) -> dict[str, Any]:
     """Return the settings that a text was written with."""
-    config = asdict(generation.request.sampler.sampler.config)
-    biases = config.pop("logit_bias")
-    limit = generation.request.max_tokens
     fields = ("stream", "n_probs", "ignore_eos", "post_sampling_probs", "timings_per_token",
               "t_max_predict_ms")  # fmt: skip
     return {
-        "n_ctx": service.model_info.n_ctx, "temperature": config.pop("temp"), **config,
-        "seed": generation.request.sampler.sampler.seed,
-        # JSON has no infinity: false bans a token, as in requests
-        "logit_bias": [{"token": token, "bias": False if math.isinf(bias) else bias}
-                       for token, bias in biases.items()],
-        "n_predict": limit, "max_tokens": limit, "stop": list(generation.request.stops),
+        "n_ctx": service.model_info.n_ctx, **sampling_of(generation),
+        "stop": list(generation.request.stops),
         "n_keep": body.n_keep or 0, "grammar": body.grammar or "",
         **{name: getattr(body, name) for name in fields},
     }  # fmt: skip
@@ -345,6 +347,12 @@ async def detokenize(body: DetokenizeBody, request: Request) -> Response:
 
 def _text(tokenizer: Tokenizer, body: DetokenizeBody) -> Response:
     return Json({"content": tokenizer.decode(body.tokens, special=True)})
+
+
+def _template_of(service: Service) -> str:
+    """Return the template of the conversations, that of llama-server for models without one."""
+    is_fallback = service.chat_format == find_format(FALLBACK_FORMAT)
+    return _FALLBACK_TEMPLATE if is_fallback else service.chat_format.source
 
 
 def _token(tokenizer: Any, token_id: int | None) -> str:

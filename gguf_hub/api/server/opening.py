@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from gguf_hub.api.server.scheduler import Scheduler
 from gguf_hub.api.server.service import ModelInfo, Service
+from gguf_hub.api.server.slot_files import SlotFiles
 from gguf_hub.gguf.hparams import HyperParameters
 from gguf_hub.gguf.shard_names import model_name
 from gguf_hub.gguf.shards import Gguf, open_gguf
 from gguf_hub.hub.programs.conversations import choose_chat_format
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.chat import own_template
+from gguf_hub.run.generation.chat_defaults import ChatDefaults
 from gguf_hub.run.generation.engine import Drafter
 from gguf_hub.run.generation.model_drafter import NO_DRAFT, DraftSettings
 from gguf_hub.run.generation.pooling import EUCLIDEAN, Pooling
+from gguf_hub.run.generation.saved_prompt import model_id_of
 from gguf_hub.run.generation.vectors import Pooler
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.opening import LoadedModel, open_model
@@ -45,6 +48,10 @@ def open_service(
     n_predict: int = -1,
     pooling: Pooling = Pooling.UNSPECIFIED,
     norm: int = EUCLIDEAN,
+    chat_defaults: Mapping[str, Any] | None = None,
+    reuses_cache: bool = True,
+    slot_folder: str | Path | None = None,
+    prints_special: bool = False,
     drafter: Drafter | None = None,
     draft: DraftSettings = NO_DRAFT,
     host: Host | None = None,
@@ -63,6 +70,10 @@ def open_service(
         n_predict: Tokens of an answer where the request sets no limit; negative for no limit.
         pooling: How to pool texts; ``UNSPECIFIED`` for what the file says.
         norm: Of vectors where the request names none (see ``pooling.scaled``).
+        chat_defaults: Fields of ``ChatDefaults``.
+        reuses_cache: Whether prompts go on from what a slot holds, unless requests say.
+        slot_folder: Where clients may save slots; None for nowhere.
+        prints_special: Whether control tokens are text.
         drafter: Drafts tokens of each answer.
         draft: A second model that drafts them.
         host: The cluster that computes; None for this machine.
@@ -83,11 +94,19 @@ def open_service(
             Scheduler(loaded.model, n_waiting=n_waiting, drafter=loaded.drafter),
             pooler, chat_format, n_keep,
             defaults=defaults or {}, n_predict=n_predict, norm=norm,
+            chat_defaults=ChatDefaults(**(chat_defaults or {})), reuses_cache=reuses_cache,
+            slot_files=_slot_files(slot_folder, loaded), prints_special=prints_special,
         )  # fmt: skip
         try:
             yield service
         finally:
             service.close()
+
+
+def _slot_files(folder: str | Path | None, loaded: LoadedModel) -> SlotFiles | None:
+    if folder is None:
+        return None
+    return SlotFiles(Path(folder), loaded.model, model_id_of(loaded.model, loaded.file))
 
 
 def _model_info(name: str | None, loaded: LoadedModel) -> ModelInfo:

@@ -201,6 +201,12 @@ def error(path: str, status: int, message: str, **more: Any) -> Json:
     return Json(shaped_error(path, status, message, **more), status)
 
 
+def not_offered(request: Request, what: str, flag: str) -> Json:
+    """Return the reply to a request for what a flag would offer."""
+    text = f"this server does not offer the {what}; start it with `{flag}`"
+    return error(request.url.path, 501, text, type="not_supported_error")
+
+
 async def reply_to_error(request: Request, exc: Exception) -> Response:
     """Return the reply to a ``GgufHubError``."""
     headers = {"Retry-After": "1"} if isinstance(exc, BusyError) else None

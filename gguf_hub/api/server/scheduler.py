@@ -26,11 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gguf_hub.api.server.slots import (
+    AnySequence,
     Counts,
     EmbedSequence,
     MixingModel,
     PipelinedModel,
     Slot,
+    SlotAction,
     SlotModel,
     TokenSequence,
 )
@@ -71,7 +73,7 @@ class Scheduler:
     ) -> None:
         self._model = model
         self._n_waiting = n_waiting
-        self._waiting: deque[TokenSequence | EmbedSequence] = deque()
+        self._waiting: deque[AnySequence] = deque()
         self._lock = threading.Lock()
         self.slots = [Slot(Engine(model, slot=i, drafter=drafter)) for i in range(model.n_slots)]
         self._drafter = drafter
@@ -96,7 +98,7 @@ class Scheduler:
         """Whether a round would do anything."""
         return bool(self._waiting) or self.n_busy > 0
 
-    def submit(self, *sequences: TokenSequence | EmbedSequence) -> None:
+    def submit(self, *sequences: AnySequence) -> None:
         """Queue sequences, all or none.
 
         Raises:
@@ -153,7 +155,7 @@ class Scheduler:
             return False
         if 2 * len(decoding) > self._model.n_batch or len(prefilling) + len(decoding) < 2:
             return False
-        return not _is_read_alone(prefilling[0])
+        return not prefilling[0].is_read_alone
 
     def _split(self) -> tuple[list[Slot], list[Slot]]:
         """Return the slots whose cache lacks more than a text's last token, and the others."""
@@ -178,14 +180,16 @@ class Scheduler:
                 self.counts.cancelled += 1
             elif isinstance(sequence, EmbedSequence):
                 self._embed(sequence, min(free, key=lambda slot: slot.release_order))
+            elif isinstance(sequence, SlotAction):
+                sequence.run(self.slots[sequence.slot].engine)
             else:
                 self._begin(sequence, free)
 
-    def _pop_waiting(self, free: Collection[int]) -> TokenSequence | EmbedSequence | None:
+    def _pop_waiting(self, free: Collection[int]) -> AnySequence | None:
         """Return the one that has waited longest of those that may have a free slot, or None."""
         with self._lock:
             for sequence in self._waiting:
-                wanted = sequence.slot if isinstance(sequence, TokenSequence) else None
+                wanted = sequence.slot
                 if wanted is None or wanted in free or sequence.is_cancelled:
                     self._waiting.remove(sequence)
                     return sequence
@@ -207,10 +211,14 @@ class Scheduler:
         prompt = sequence.generation.tokens
         if sequence.slot is not None:
             free = [slot for slot in free if slot.index == sequence.slot]
+        if not sequence.generation.request.reuses_cache:
+            free = [min(free, key=lambda slot: slot.release_order)]
+            free[0].engine.reset()
         shared = {slot.index: slot.engine.n_shared(prompt) for slot in free}
         slot = max(free, key=lambda slot: (shared[slot.index], -slot.release_order))
         worth = shared[slot.index] + WORTH_COPYING
-        start = prompt[:worth] if len(prompt) >= worth else None
+        may_copy = sequence.generation.request.reuses_cache and len(prompt) >= worth
+        start = prompt[:worth] if may_copy else None
         shared |= {  # of busy ones, too, as far as they are worth a copy
             other.index: other.engine.n_shared(prompt)
             for other in self.slots if start and other.engine.begins_with(start)
@@ -285,7 +293,7 @@ class Scheduler:
 
         for slot in slots:
             n_before = len(parts)
-            if limit > 0 and not _is_read_alone(slot):
+            if limit > 0 and not slot.is_read_alone:
                 self._run_guarded(slot, take)
             limit -= sum(len(part.tokens) for _, part in parts[n_before:] if part)
         return parts
@@ -469,10 +477,6 @@ class Scheduler:
         for slot in self.slots:
             if slot.sequence is not None:
                 self._fail(slot, exc)
-
-
-def _is_read_alone(slot: Slot) -> bool:
-    return slot.sequence is not None and slot.sequence.generation.needs_prompt_logits
 
 
 def _samplers(slots: Sequence[Slot]) -> list[LogitsSampler]:

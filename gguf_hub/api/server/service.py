@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ from gguf_hub.api.server.biases import token_biases
 from gguf_hub.api.server.bodies import Sampling
 from gguf_hub.api.server.flow import settle
 from gguf_hub.api.server.scheduler import Scheduler
-from gguf_hub.api.server.slots import EmbedSequence
+from gguf_hub.api.server.slot_files import SlotFiles
+from gguf_hub.api.server.slots import EmbedSequence, SlotAction
 from gguf_hub.api.server.stream import Outbox, Stream
 from gguf_hub.api.server.worker import Worker
 from gguf_hub.api.server.worker_pool import WorkerPool
@@ -32,17 +33,23 @@ from gguf_hub.run.generation import (
     sampler_config,
 )
 from gguf_hub.run.generation.chat import format_of
+from gguf_hub.run.generation.chat_defaults import ChatDefaults
+from gguf_hub.run.generation.engine import Engine
 from gguf_hub.run.generation.marks import mark_ids
 from gguf_hub.run.generation.pooling import EUCLIDEAN
 from gguf_hub.run.generation.ranking import encode_pair, rerank_template
+from gguf_hub.run.generation.reasoning_budget import ReasoningBudget
 from gguf_hub.run.generation.vectors import Pooler
 from gguf_hub.run.model.limits import require_generation
 from gguf_hub.run.sampler import Sampler
 from gguf_hub.run.tokenizer import Tokenizer, encode_infill
 
 Floats = NDArray[np.float32]
+T = TypeVar("T")
+
 MAX_BULK_CHARACTERS = 2**20
 _BUSY_S = 0.05  # between two tries to queue more of what has begun
+_NO_BUDGET = "the budget of reasoning is not held: a grammar says what the answer is"
 FALLBACK_FORMAT = "chatml"
 """For models without a template, as in llama-server."""
 
@@ -101,6 +108,10 @@ class Service:
         defaults: Sampling settings of requests that do not name them.
         n_predict: Tokens of an answer where the request sets no limit; negative for no limit.
         norm: Of vectors where the request names none (see ``pooling.scaled``).
+        chat_defaults: Template variables and reasoning of conversations.
+        reuses_cache: Whether prompts go on from what a slot holds, unless requests say.
+        slot_files: Saves and restores slots; None where that is not offered.
+        prints_special: Whether control tokens are text where no grammar holds the answer.
 
     Attributes:
         pool: Prepares requests; each call is short, because the context bounds every prompt.
@@ -122,10 +133,17 @@ class Service:
         defaults: Mapping[str, Any] = {},
         n_predict: int = -1,
         norm: int = EUCLIDEAN,
+        chat_defaults: ChatDefaults | None = None,
+        reuses_cache: bool = True,
+        slot_files: SlotFiles | None = None,
+        prints_special: bool = False,
     ) -> None:
         self.pooler, self._norm = pooler, norm
         self._rerank_template = rerank_template(metadata)
         self.model_info = model_info
+        self._reuses_cache, self.slot_files = reuses_cache, slot_files
+        self._prints_special = prints_special
+        self.chat_defaults = chat_defaults or ChatDefaults()
         self._defaults, self._n_predict = defaults, n_predict
         self.tokenizer = tokenizer
         self.created = int(time.time())
@@ -159,6 +177,7 @@ class Service:
         marks: Collection[str] = (),
         is_after_sampling: bool = False,
         max_s: float | None = None,
+        budget: ReasoningBudget | None = None,
     ) -> Generation:
         """Return the text of a request, not started yet.
 
@@ -177,6 +196,7 @@ class Service:
             marks: Control tokens that the text has for its parser (``ChatPlan.marks``).
             is_after_sampling: See ``LogitsSampler``.
             max_s: See ``GenerationRequest``.
+            budget: Limits the reasoning where no grammar says what the answer is.
 
         Raises:
             ContextFullError: The prompt is too long.
@@ -197,7 +217,10 @@ class Service:
         elif seed is not None:
             settings["seed"] = -1
         constraint = self._grammars.constraint(body.grammar, schema, strict=strict)
-        sampler = Sampler(sampler_config(settings), self.tokenizer, constraint.matcher)
+        if budget is not None and constraint.matcher is not None and not schema:
+            warnings = (*warnings, _NO_BUDGET)
+        held = constraint.matcher or budget
+        sampler = Sampler(sampler_config(settings), self.tokenizer, held)
         shift = self._shift(tokens, body)
         request = GenerationRequest(
             prompt=tuple(tokens),
@@ -209,6 +232,8 @@ class Service:
             n_prompt_top=n_prompt_top,
             warnings=(*warnings, *constraint.warnings),
             max_s=max_s,
+            prints_special=self._prints_special and constraint.matcher is None,
+            reuses_cache=self._reuses_cache if body.cache_prompt is None else body.cache_prompt,
         )
         return Generation(request, self.tokenizer, n_ctx, shift=shift)
 
@@ -346,14 +371,35 @@ class Service:
             UsageError: There is no such slot.
         """
         if slot is not None and slot >= self.model_info.n_slots:
-            n_slots = self.model_info.n_slots
-            raise UsageError(f"id_slot: expected [0, {n_slots - 1}] or -1 for any, found {slot}")
+            raise self._no_slot(slot, " or -1 for any")
         stream = Stream(
             generations, self._outbox, is_buffered=is_buffered, slot=slot,
             shows_progress=shows_progress,
         )  # fmt: skip
         self.worker.submit(*stream.sequences)
         return stream
+
+    async def on_slot(self, slot: int, act: Callable[[Engine], T]) -> T:
+        """Return what ``act`` returns, called in the worker's thread when no text uses the slot.
+
+        Raises:
+            BusyError: Too many are waiting.
+            UsageError: There is no such slot.
+        """
+        if not 0 <= slot < self.model_info.n_slots:
+            raise self._no_slot(slot)
+        future = asyncio.get_running_loop().create_future()
+        done, fail = partial(settle, future), partial(settle, future, None)
+        action = SlotAction(slot, act, done, fail)
+        self.worker.submit(action)
+        try:
+            return await future  # type: ignore[no-any-return]
+        finally:
+            action.is_cancelled = True
+
+    def _no_slot(self, slot: int, other: str = "") -> UsageError:
+        last = self.model_info.n_slots - 1
+        return UsageError(f"id_slot: expected [0, {last}]{other}, found {slot}")
 
     def check_dimensions(self, dimensions: int | None) -> None:
         """Refuse vectors that are longer than this model's.

@@ -144,6 +144,36 @@ class EmbedSequence:
     done: Callable[[NDArray[np.float32]], None]
     fail: Callable[[Exception], None]
     is_cancelled: bool = False
+    slot: None = None
+
+
+@dataclass(eq=False)
+class SlotAction:
+    """Work on the cache of one slot, such as saving it, while no text uses it.
+
+    Attributes:
+        slot: Number of the slot that it waits for.
+        act: Called with what runs the model on it, in the worker's thread.
+        done: Called with what that returned.
+        fail: Called with an error.
+    """
+
+    slot: int
+    act: Callable[[Engine], Any]
+    done: Callable[[Any], None]
+    fail: Callable[[Exception], None]
+    is_cancelled: bool = False
+
+    def run(self, engine: Engine) -> None:
+        """Do it; in the worker's thread."""
+        try:
+            self.done(self.act(engine))
+        except Exception as exc:
+            self.fail(exc)
+
+
+AnySequence = TokenSequence | EmbedSequence | SlotAction
+"""What waits for a slot."""
 
 
 @dataclass
@@ -164,6 +194,11 @@ class Slot:
     def index(self) -> int:
         """Number of the slot."""
         return self.engine.slot
+
+    @property
+    def is_read_alone(self) -> bool:
+        """Whether logits of all tokens of a prompt are needed."""
+        return self.sequence is not None and self.sequence.generation.needs_prompt_logits
 
 
 @dataclass

@@ -47,18 +47,12 @@ GENERATION: Fields = {
 }
 """Of every interface that generates."""
 
-_BUDGET = Unsupported('reasoning has no budget: write `"reasoning_effort": "none"` or leave it out',
-                      (-1,))  # fmt: skip
-
 CHAT: Fields = {
     **GENERATION,
     "modalities": Unsupported(_TEXT_ONLY.reason, ([], ["text"])),
     "audio": _TEXT_ONLY,
     "web_search_options": Unsupported("this server searches nothing", ()),
     "mcp_servers": Unsupported("this server asks no MCP servers: write their tools as `tools`"),
-    **dict.fromkeys(
-        ("reasoning_budget", "reasoning_budget_tokens", "thinking_budget_tokens"), _BUDGET
-    ),
 }
 """OpenAI's chat completions."""
 

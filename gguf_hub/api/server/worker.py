@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from gguf_hub.api.server.scheduler import Scheduler
-from gguf_hub.api.server.slots import EmbedSequence, TokenSequence
+from gguf_hub.api.server.slots import AnySequence
 from gguf_hub.errors import UnavailableError
 
 
@@ -33,7 +33,7 @@ class Worker:
         self._thread = threading.Thread(target=self._work, name="gguf-hub-scheduler", daemon=True)
         self._thread.start()
 
-    def submit(self, *sequences: TokenSequence | EmbedSequence) -> None:
+    def submit(self, *sequences: AnySequence) -> None:
         """Queue sequences.
 
         Raises:

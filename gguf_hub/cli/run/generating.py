@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gguf_hub.cli.options import batch_size_option, require_at_least, threads_option, together
+from gguf_hub.cli.log_file import log_file_option
+from gguf_hub.cli.options import (
+    batch_size_option,
+    require_at_least,
+    special_option,
+    threads_option,
+    together,
+)
 from gguf_hub.cli.run.clustering import check_cluster, cluster_option, open_host
 from gguf_hub.cli.run.offload import offload_request
 from gguf_hub.cli.run.opening import check_drafts, draft_options
@@ -29,6 +36,8 @@ generating_options = together(
     threads_option,
     draft_options,
     cluster_option,
+    special_option,
+    log_file_option,
     click.option("--ignore-eos", is_flag=True, help="Continue after the end-of-sequence token."),
     click.option("--perf/--no-perf", default=True, help="Print timings (default), or not."),
 )  # fmt: skip
@@ -81,7 +90,8 @@ def generate(
         loaded_s = time.perf_counter() - start_time
         generator = TextGenerator(loaded.engine(), loaded.tokenizer, config, options["predict"],
                                settings.grammar, settings.schema, options["ignore_eos"],
-                               n_keep=n_keep(options))  # fmt: skip
+                               n_keep=n_keep(options),
+                               prints_special=options["special"])  # fmt: skip
         try:
             if settings.mode in ("auto", "chat", "instruct"):
                 metadata = loaded.file.metadata

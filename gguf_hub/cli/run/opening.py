@@ -83,20 +83,28 @@ draft_options = together(
     click.option(
         "-md",
         "--model-draft",
+        "--spec-draft-model",
+        "model_draft",
         metavar="MODEL",
         help="Draft with this smaller model of the same vocabulary, named as MODEL is.",
     ),
     click.option(
-        "--draft-max", "--draft", "--draft-n", type=click.IntRange(0), default=16, metavar="N",
-        show_default=True, help="Maximum tokens of a draft; fewer where fewer pay.",
+        "-hfd", "-hfrd", "--hf-repo-draft", "--spec-draft-hf", "hf_repo_draft",
+        metavar="ORG/REPO[:QUANT]", help="Draft with a model of this Hugging Face repository.",
     ),
     click.option(
-        "--draft-min", "--draft-n-min", type=click.IntRange(0), default=0, metavar="N",
-        show_default=True, help="Minimum tokens of a draft.",
+        "--draft-max", "--draft", "--draft-n", "--spec-draft-n-max", "draft_max",
+        type=click.IntRange(0), default=16, metavar="N", show_default=True,
+        help="Maximum tokens of a draft; fewer where fewer pay.",
     ),
     click.option(
-        "--draft-p-min", type=click.FloatRange(0, 1), default=0.75, metavar="P",
-        show_default=True,
+        "--draft-min", "--draft-n-min", "--spec-draft-n-min", "draft_min",
+        type=click.IntRange(0), default=0, metavar="N", show_default=True,
+        help="Minimum tokens of a draft.",
+    ),
+    click.option(
+        "--draft-p-min", "--spec-draft-p-min", "draft_p_min", type=click.FloatRange(0, 1),
+        default=0.75, metavar="P", show_default=True,
         help="How likely the draft model's likeliest token must be for the draft to go on.",
     ),
 )  # fmt: skip
@@ -155,13 +163,26 @@ def n_ctx_within(path: Path, n_ctx: int) -> int:
 
 def check_drafts(options: Mapping[str, Any]) -> None:
     """Refuse drafts that contradict each other, before anything is downloaded."""
-    if options["lookup"] and options["model_draft"]:
+    if draft_argument(options) and options["lookup"]:
         raise click.UsageError("--lookup and --model-draft both draft tokens: choose one")
     most = options["lookup"] or options["draft_max"]
     if options["draft_min"] > most:
         raise click.UsageError(
             f"--draft-min {options['draft_min']}: expected 0 to {most}, the maximum of a draft"
         )
+
+
+def draft_argument(options: Mapping[str, Any]) -> str | None:
+    """Return what names the draft model, if any.
+
+    Raises:
+        UsageError: Two flags do.
+    """
+    argument: str | None = options["model_draft"]
+    repo: str | None = options.get("hf_repo_draft")
+    if argument and repo:
+        raise click.UsageError("-md and -hfd both name a draft model: choose one")
+    return f"hf://{repo}" if repo else argument
 
 
 def drafter_of(options: Mapping[str, Any]) -> Drafter | None:
@@ -179,9 +200,10 @@ def draft_settings(options: Mapping[str, Any], progress: Progress = SILENT) -> D
     from gguf_hub.run.generation.model_drafter import DraftSettings
 
     path = None
-    if options["model_draft"] and options["draft_max"]:
+    argument = draft_argument(options)
+    if argument and options["draft_max"]:
         path = resolve_model(
-            options["model_draft"], catalog_path=options["catalog_path"],
+            argument, catalog_path=options["catalog_path"],
             token=options.get("token"),  # a process of the router has none: its path is a file
             progress=progress, assume_yes=options["yes"],
         )  # fmt: skip

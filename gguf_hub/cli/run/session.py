@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gguf_hub.cli.run import session_file
@@ -15,7 +16,8 @@ from gguf_hub.errors import ContextFullError, GgufHubError, UsageError
 
 if TYPE_CHECKING:
     from gguf_hub.cli.run.text_generator import TextGenerator
-    from gguf_hub.run.chat import ChatFormat
+    from gguf_hub.run.chat import ChatFormat, ChatPrompt
+    from gguf_hub.run.generation.chat_defaults import ChatDefaults
 
 COMMANDS = {
     "/help": "list the commands (also /?)",
@@ -287,31 +289,65 @@ class ChatSession(Session):
     """A conversation in a format."""
 
     def __init__(
-        self, *arguments: Any, chat_format: ChatFormat, system: str | None = None, **more: Any
+        self,
+        *arguments: Any,
+        chat_format: ChatFormat,
+        system: str | None = None,
+        defaults: ChatDefaults | None = None,
+        **more: Any,
     ) -> None:
+        from gguf_hub.run.generation.chat_defaults import ChatDefaults
+
         super().__init__(*arguments, **more)
         self.chat_format, self.system = chat_format, system
+        self.defaults = defaults or ChatDefaults()
         self.messages: list[dict[str, Any]] = []
 
     def turn(self, text: str) -> None:
         """Answer a message; without an answer, the message is dropped."""
-        from gguf_hub.run.generation.chat import encode_chat, literal_messages
+        from gguf_hub.run.generation.chat import encode_chat
 
         if not text.strip():
             return
         messages = [*self.messages, {"role": "user", "content": text}]
         system = [{"role": "system", "content": self.system}] if self.system else []
-        control_texts = self.generator.tokenizer.vocab.control_texts
         try:
-            prompt = self.chat_format.render(literal_messages([*system, *messages], control_texts))
+            prompt = self._render([*system, *messages])
         except GgufHubError as error:
             self.notify(error.message)
             return
         tokens = encode_chat(self.generator.tokenizer, prompt.text)
+        self._limit_reasoning(prompt.text)
         answer = self.answer(tokens, prompt.stop).strip()
         self.show("\n")
         if answer:
             self.messages = [*messages, {"role": "assistant", "content": answer}]
+
+    def _render(self, messages: list[dict[str, Any]]) -> ChatPrompt:
+        """Return the prompt of a conversation, with its reasoning ended where it is turned off."""
+        from gguf_hub.run.generation.chat import literal_messages
+        from gguf_hub.run.generation.reasoning import open_reasoning
+
+        n_budget = self.defaults.reasoning_budget
+        variables = self.defaults.variables_for(None, None, n_budget)
+        control_texts = self.generator.tokenizer.vocab.control_texts
+        literal = literal_messages(messages, control_texts)
+        prompt = self.chat_format.render(literal, **variables)
+        opened = open_reasoning(prompt.text)
+        if opened is None or variables.get("enable_thinking") is not False:
+            return prompt
+        return replace(prompt, text=opened.close(prompt.text))
+
+    def _limit_reasoning(self, prompt: str) -> None:
+        from gguf_hub.run.generation.harmony import is_harmony
+        from gguf_hub.run.generation.reasoning import open_reasoning
+        from gguf_hub.run.generation.reasoning_budget import ReasoningBudget
+
+        n_budget = self.defaults.reasoning_budget
+        self.generator.budget = None if n_budget < 0 else ReasoningBudget(
+            self.generator.tokenizer, n_budget, message=self.defaults.budget_message,
+            opened=open_reasoning(prompt), is_harmony=is_harmony(self.chat_format.source),
+        )  # fmt: skip
 
     def regenerate(self) -> None:
         """Answer the last message again; the answer that was there stays where none comes."""

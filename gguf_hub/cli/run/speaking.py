@@ -34,7 +34,16 @@ def speak(
         metadata: The model's, for its chat template.
         options: The other flags.
     """
+    from gguf_hub.run.generation.chat_defaults import ChatDefaults
+
     mode = _resolve_mode(settings, prompt, metadata)
+    is_text = mode in ("once", "text")
+    if is_text and settings.chat != ChatDefaults():
+        console.note("flags about reasoning and the chat template change nothing here: only "
+                     "conversations have a template, as with -cnv")  # fmt: skip
+    if generator.prints_special and not is_text:
+        generator.prints_special = False  # they would be in the messages, and end turns
+        console.note("--special changes nothing in a conversation")
     if mode == "once":
         _generate_once(generator, settings, prompt, options)
         _report_full_context(generator)
@@ -113,7 +122,7 @@ def _chat_session(
     session = ChatSession(
         generator, open_lines(is_simple=options["simple_io"]), console.write, console.note,
         _stops(settings), chat_format=_format(generator, settings, metadata),
-        system=settings.system,
+        system=settings.system, defaults=settings.chat,
     )  # fmt: skip
     if not settings.is_single:
         _welcome()

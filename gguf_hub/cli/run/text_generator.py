@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from gguf_hub.run.generation import ContextShift, Generation
     from gguf_hub.run.generation.engine import Engine
     from gguf_hub.run.generation.generation import Timings
+    from gguf_hub.run.generation.reasoning_budget import ReasoningBudget
     from gguf_hub.run.sampler import SamplerConfig
     from gguf_hub.run.tokenizer import Tokenizer
 
@@ -28,6 +29,8 @@ class TextGenerator:
         schema: JSON schema that constrains every text, or None.
         ignore_eos: Continue after the end-of-sequence token.
         generation: The last text.
+        budget: Limits the reasoning of the next text, unless a grammar says what it is.
+        prints_special: Print control tokens, where no grammar holds the text.
         n_keep: On a full context, keep so many tokens of the first prompt, discard half of the rest
             and continue (see ``ContextShift.after``); None to stop there.
     """
@@ -41,6 +44,8 @@ class TextGenerator:
     ignore_eos: bool = False
     generation: Generation | None = None
     n_keep: int | None = None
+    budget: ReasoningBudget | None = None
+    prints_special: bool = False
     _shift: ContextShift | None = None
 
     def __post_init__(self) -> None:
@@ -76,7 +81,10 @@ class TextGenerator:
 
         stop_ids = () if self.ignore_eos else self.tokenizer.eog_ids
         sampler = LogitsSampler(self._sampler_for_text())
-        request = GenerationRequest(tuple(prompt), sampler, self.max_tokens, tuple(stops), stop_ids)
+        request = GenerationRequest(
+            tuple(prompt), sampler, self.max_tokens, tuple(stops), stop_ids,
+            prints_special=self.prints_special and self.grammar is None and self.schema is None,
+        )  # fmt: skip
         n_ctx = self.engine.model.n_ctx
         shift = None if must_fit and len(prompt) > n_ctx else self._shift_of(prompt)
         self.generation = Generation(
@@ -136,6 +144,7 @@ class TextGenerator:
         from gguf_hub.run.sampler import Sampler
 
         matcher = self._grammars.constraint(self.grammar, self.schema).matcher
-        if matcher is None:
+        held = matcher or self.budget
+        if held is None:
             return self._sampler
-        return Sampler(self.config, self.tokenizer, matcher)
+        return Sampler(self.config, self.tokenizer, held)

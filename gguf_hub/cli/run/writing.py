@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gguf_hub.cli.options import together
+from gguf_hub.cli.run.reasoning import chat_defaults, reasoning_options
+
+if TYPE_CHECKING:
+    from gguf_hub.run.generation.chat_defaults import ChatDefaults
 
 _BIAS = re.compile(r"(\d+)([+-].+)")
 _PATH = click.Path(path_type=Path)
@@ -61,7 +65,9 @@ template_options = together(
 )  # fmt: skip
 """Add the options that ``read_template`` reads."""
 writing_options = together(
-    *(click.option(*flags, **settings) for flags, settings in _FLAGS), template_options
+    *(click.option(*flags, **settings) for flags, settings in _FLAGS),
+    template_options,
+    reasoning_options,
 )
 """Add the options that ``read_settings`` reads."""
 
@@ -81,6 +87,7 @@ class RunSettings:
             a message or a terminal if the model has a chat template, else once.
         is_single: The conversation ends after one answer.
         may_be_piped: Read stdin if the flags have no prompt and it is not a terminal.
+        chat: Template variables and reasoning of conversations.
     """
 
     grammar: str | None
@@ -92,6 +99,7 @@ class RunSettings:
     mode: str
     is_single: bool
     may_be_piped: bool
+    chat: ChatDefaults
 
 
 def read_settings(options: dict[str, Any]) -> RunSettings:
@@ -104,6 +112,7 @@ def read_settings(options: dict[str, Any]) -> RunSettings:
     """
     from gguf_hub.cli.run.prompt import is_on_terminal, unescape
     from gguf_hub.errors import UsageError
+    from gguf_hub.run.generation.chat_defaults import ChatDefaults
 
     grammar = _text_or_file(options, "grammar", "grammar_file")
     schema = _text_or_file(options, "json_schema", "json_schema_file")
@@ -125,6 +134,7 @@ def read_settings(options: dict[str, Any]) -> RunSettings:
         is_single=options["single_turn"]
         or (is_implied and (options["message"] is not None or not is_on_terminal())),
         may_be_piped=is_implied and not options["single_turn"],
+        chat=ChatDefaults(**chat_defaults(options)),
     )
 
 

@@ -45,6 +45,7 @@ def _serve(
     from gguf_hub.api.server.app import create_app
     from gguf_hub.api.server.router.child_server import ParentProgress, serve_child
     from gguf_hub.cli.run.opening import report_lost_pages
+    from gguf_hub.cli.serve.offering import offers_of
     from gguf_hub.cli.serve.serving import open_served
 
     path, name = Path(wanted["path"]), wanted["name"]
@@ -57,7 +58,7 @@ def _serve(
     with report_lost_pages(f"`{path}`"), served as service:
         app = create_app(
             service, api_keys=(wanted["key"],), hosts=(), takes_any_name=True,
-            max_body_bytes=wanted["max_body_bytes"],
+            max_body_bytes=wanted["max_body_bytes"], offers=offers_of(options),
         )  # fmt: skip
         has_loaded.set()
         serve_child(app, parent, wanted["n_connections"], stop)

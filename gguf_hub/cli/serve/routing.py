@@ -39,7 +39,10 @@ _OWN = frozenset(
         "port",
         "allowed_hosts",
         "origins",
+        "cors_origins",
+        "api_prefix",
         "models",
+        "models_dir",
     )
 )
 """Options of the router alone."""
@@ -64,6 +67,8 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
 
 
 router_options = together(
+    click.option("--models-dir", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
+                 help="Serve the models in this folder and in folders of it, loaded on demand."),
     click.option("--models-max", "--max-models", "models_max", type=click.IntRange(0), default=4,
                  show_default=True, metavar="N",
                  help="With several models: most of them loaded at once; 0: no limit."),
@@ -88,15 +93,38 @@ def model_arguments(options: dict[str, Any]) -> list[str]:
     """
     from gguf_hub.cli.source import model_argument
 
-    models = list(options["models"])
+    models = [*options["models"], *models_in(options["models_dir"])]
     first = model_argument({**options, "model": models[0] if models else None})
     return models or ([first] if first else [])
 
 
-def is_routed(models: Sequence[str]) -> bool:
-    """Return whether models are loaded on demand: several, or one that is to be unloaded."""
+def models_in(folder: Path | None) -> list[str]:
+    """Return the model files of a folder and of the folders in it, sets of shards once.
+
+    Raises:
+        UsageError: There are none.
+    """
+    from gguf_hub.errors import UsageError
+    from gguf_hub.gguf.shard_names import parse_shard
+    from gguf_hub.hub.download.names import is_model
+
+    if folder is None:
+        return []
+    files = sorted([*folder.glob("*.gguf"), *folder.glob("*/*.gguf")])
+    models = [path for path in files if is_model(path.relative_to(folder).as_posix())]
+    shards = {path: parse_shard(path) for path in models}
+    found = [str(path) for path, shard in shards.items() if shard is None or shard[1] == 0]
+    if not found:
+        raise UsageError(f"--models-dir {folder}: expected GGUF models in this folder, found none",
+                         hint="without it, all models of this machine are served")  # fmt: skip
+    return found
+
+
+def is_routed(models: Sequence[str], options: Mapping[str, Any]) -> bool:
+    """Return whether models are loaded on demand: several, a folder, one that is to be unloaded."""
     source = click.get_current_context().get_parameter_source("keep_alive")
-    return len(models) != 1 or (source is not None and source.name != "DEFAULT")
+    is_unloaded = source is not None and source.name != "DEFAULT"
+    return len(models) != 1 or options["models_dir"] is not None or is_unloaded
 
 
 def serve_routed(
@@ -108,7 +136,8 @@ def serve_routed(
 ) -> None:
     """Serve several models until Ctrl-C; the arguments are those of ``serve_one``."""
     from gguf_hub.api.server.router.app import create_router_app
-    from gguf_hub.cli.run.opening import draft_settings
+    from gguf_hub.cli.run.opening import draft_argument, draft_settings
+    from gguf_hub.cli.serve.offering import offers_of
     from gguf_hub.cli.serve.serving import serve
     from gguf_hub.cli.source import fetch_argument
     from gguf_hub.errors import UsageError
@@ -119,17 +148,20 @@ def serve_routed(
     if options["alias"] and len(models) != 1:
         raise UsageError("`--alias` names one model, and there are several",
                          hint="each has the name that `/v1/models` lists")  # fmt: skip
-    if options["model_draft"]:
+    if draft_argument(options):
         if len(models) != 1:
             raise UsageError("`--model-draft` drafts for one model, and there are several",
                              hint="`--lookup N` drafts for any model")  # fmt: skip
         path = draft_settings(options, console.ConsoleProgress()).path
         # a process that works in another folder opens it
         options["model_draft"] = str(path.absolute()) if path else None
+        options["hf_repo_draft"] = None
     progress, n_ctx = console.ConsoleProgress(), options["ctx_size"]
     named = [(m, fetch_argument(m, options, progress, n_ctx).absolute()) for m in models]
     router = make_router(options, named or None, arguments)
-    app = create_router_app(router, max_body_bytes=options["max_body"] * 2**20, **access)
+    app = create_router_app(
+        router, max_body_bytes=options["max_body"] * 2**20, offers=offers_of(options), **access
+    )
     n = len(router.library.models())
     welcome = f"{n} {'model' if n == 1 else 'models'}, loaded when requests name them"
     serve(app, listener, options, access, welcome)

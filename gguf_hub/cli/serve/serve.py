@@ -8,14 +8,21 @@ from typing import Any
 import click
 
 from gguf_hub.cli.compatibility import ignored_options
-from gguf_hub.cli.options import CONTEXT, batch_size_option, threads_option
+from gguf_hub.cli.log_file import log_file_option
+from gguf_hub.cli.options import CONTEXT, batch_size_option, special_option, threads_option
 from gguf_hub.cli.pooling import pooling_options, pooling_settings
 from gguf_hub.cli.run.clustering import check_cluster, cluster_option
 from gguf_hub.cli.run.opening import draft_options, opening_options
+from gguf_hub.cli.run.reasoning import (
+    prefill_option,
+    reasoning_format_option,
+    reasoning_options,
+)
 from gguf_hub.cli.run.rope import rope_options
 from gguf_hub.cli.run.sampling import sampling_options
 from gguf_hub.cli.run.shifting import shifting_options
 from gguf_hub.cli.run.writing import template_options
+from gguf_hub.cli.serve.offering import offering_options
 from gguf_hub.cli.serve.routing import router_options
 from gguf_hub.cli.serve.variables import drop_variables_of_models, read_variables
 from gguf_hub.cli.source import source_flags
@@ -41,6 +48,9 @@ from gguf_hub.cli.source import source_flags
               show_default=True,
               help="Tokens of an answer where the request sets no limit; -1: none.")  # fmt: skip
 @template_options
+@reasoning_options
+@reasoning_format_option
+@prefill_option
 @click.option("--api-key", "api_keys", multiple=True, metavar="KEY",
               help="API key that clients must send, or a comma-separated list "
                    "(also GGUF_HUB_API_KEY and LLAMA_API_KEY).")  # fmt: skip
@@ -61,7 +71,7 @@ from gguf_hub.cli.source import source_flags
 @click.option("--max-connections", type=click.IntRange(1), default=512, show_default=True,
               metavar="N", help="Maximum number of open connections; further ones are refused "
                                 "with 503.")  # fmt: skip
-@click.option("--timeout", type=click.IntRange(1), default=10, show_default=True,
+@click.option("-to", "--timeout", type=click.IntRange(1), default=10, show_default=True,
               metavar="SECONDS", help="Time limit for receiving a request; large bodies get "
                                       "more time while data arrives.")  # fmt: skip
 @click.option("--grace", type=click.IntRange(0), default=1, show_default=True, metavar="SECONDS",
@@ -70,7 +80,10 @@ from gguf_hub.cli.source import source_flags
 @pooling_options
 @click.option("--rerank", "--reranking", "reranking", is_flag=True,
               help="Same as --pooling rank.")  # fmt: skip
+@special_option
+@offering_options
 @router_options
+@log_file_option
 @click.option("-v", "--verbose", is_flag=True, help="Log each request.")
 @cluster_option
 @draft_options
@@ -91,9 +104,11 @@ def command(**options: Any) -> None:
     """
     from gguf_hub.cli.run.offload import offload_request
     from gguf_hub.cli.run.opening import check_drafts, n_ctx_option
+    from gguf_hub.cli.run.reasoning import chat_defaults
     from gguf_hub.cli.run.rope import rope_change
     from gguf_hub.cli.run.shifting import n_keep
     from gguf_hub.cli.run.writing import read_template
+    from gguf_hub.cli.serve.offering import cache_arguments
     from gguf_hub.cli.serve.routing import is_routed, model_arguments, serve_routed
     from gguf_hub.cli.serve.serving import (
         bind,
@@ -114,10 +129,12 @@ def command(**options: Any) -> None:
     check_cluster(options)
     pooling_settings(options)
     arguments = {"n_keep": n_keep(options), "defaults": sampling,
-                 "chat_format": read_template(options)}  # fmt: skip
+                 "chat_format": read_template(options),
+                 "chat_defaults": chat_defaults(options)}  # fmt: skip
     options["n_ctx"] = n_ctx_option(options)
     import_server()
-    has_router = is_routed(models)
+    arguments |= {"prints_special": options["special"], **cache_arguments(options)}
+    has_router = is_routed(models, options)
     access = check_server(options, is_routed=has_router)
     serve = serve_routed if has_router else serve_one
     with bind(options["host"], options["port"]) as listener:

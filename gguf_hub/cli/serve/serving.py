@@ -102,21 +102,24 @@ def check_server(options: dict[str, Any], *, is_routed: bool = False) -> dict[st
         is_routed: Each connection of a client takes another one, to the process of its model.
 
     Raises:
-        UsageError: A key, a certificate or a host name is invalid, or the system allows fewer
-            connections.
+        UsageError: A key, a certificate, a host name or a prefix is invalid, or the system allows
+            fewer connections.
     """
     from gguf_hub.api.server.addresses import ANY, AllowedHosts, is_loopback
     from gguf_hub.api.server.api_keys import read_keys
     from gguf_hub.api.server.listening import allow_connections, check_tls
+    from gguf_hub.api.server.prefix import check_prefix
+    from gguf_hub.cli.serve.offering import origins_of
 
     check_tls(options["ssl_cert_file"], options["ssl_key_file"])
+    check_prefix(options["api_prefix"])
     allow_connections(options["max_connections"], n_files=2 if is_routed else 1)
     host, allowed_hosts = options["host"], options["allowed_hosts"]
     AllowedHosts(allowed_hosts)
     is_local = is_loopback(_resolve(host))
     hosts = (host, *allowed_hosts) if is_local else allowed_hosts or (ANY,)
     keys = read_keys(options["api_keys"], options["api_key_file"], os.environ)
-    return {"api_keys": keys, "hosts": hosts, "origins": options["origins"]}
+    return {"api_keys": keys, "hosts": hosts, "origins": origins_of(options)}
 
 
 def _resolve(host: str) -> str:
@@ -153,6 +156,7 @@ def serve_one(
     """
     from gguf_hub.cli.console import ConsoleProgress
     from gguf_hub.cli.run.opening import report_lost_pages
+    from gguf_hub.cli.serve.offering import offers_of
     from gguf_hub.cli.source import fetch_argument
 
     progress = ConsoleProgress()
@@ -162,7 +166,9 @@ def serve_one(
     with report_lost_pages(f"`{path}`"), service as opened:
         from gguf_hub.api.server.app import create_app
 
-        app = create_app(opened, max_body_bytes=options["max_body"] * 2**20, **access)
+        app = create_app(
+            opened, max_body_bytes=options["max_body"] * 2**20, offers=offers_of(options), **access
+        )
         info = opened.model_info
         welcome = f"{info.description}: {info.n_slots} slots of {info.n_ctx} tokens"
         serve(app, listener, options, access, welcome)
@@ -189,16 +195,19 @@ def serve(
     """
     from gguf_hub.api.server.connections import Limits
     from gguf_hub.api.server.listening import N_PENDING, Server, check_tls
+    from gguf_hub.api.server.prefix import check_prefix
     from gguf_hub.cli import console
+    from gguf_hub.cli.log_file import add_records
 
     limits = Limits(options["max_connections"], options["timeout"])
     tls = check_tls(options["ssl_cert_file"], options["ssl_key_file"])
     server = Server(
         app, limits=limits, grace_s=options["grace"], is_verbose=options["verbose"], tls=tls
     )
+    add_records(("uvicorn", "uvicorn.access"))
     with _translate_errors(options["host"], options["port"]):
         listener.listen(N_PENDING)
-    console.say(_url_of(listener, "https" if tls else "http"))
+    console.say(_url_of(listener, "https" if tls else "http") + check_prefix(options["api_prefix"]))
     console.note(f"{welcome}; Ctrl-C stops it")
     _warn_of_guests(listener, access)
     # uvicorn raises a KeyboardInterrupt again after its shutdown

@@ -10,7 +10,9 @@ from click.core import ParameterSource
 
 VARIABLES = {
     "model_option": "LLAMA_ARG_MODEL", "hf_repo": "LLAMA_ARG_HF_REPO",
-    "hf_file": "LLAMA_ARG_HF_FILE",
+    "hf_file": "LLAMA_ARG_HF_FILE", "model_url": "LLAMA_ARG_MODEL_URL",
+    "hf_repo_draft": "LLAMA_ARG_SPEC_DRAFT_HF_REPO", "models_dir": "LLAMA_ARG_MODELS_DIR",
+    "api_prefix": "LLAMA_ARG_API_PREFIX", "cors_origins": "LLAMA_ARG_CORS_ORIGINS",
     "host": "LLAMA_ARG_HOST", "port": "LLAMA_ARG_PORT", "alias": "LLAMA_ARG_ALIAS",
     "ctx_size": "LLAMA_ARG_CTX_SIZE", "parallel": "LLAMA_ARG_N_PARALLEL",
     "predict": "LLAMA_ARG_N_PREDICT", "batch_size": "LLAMA_ARG_BATCH",
@@ -18,6 +20,12 @@ VARIABLES = {
     "context_shift": "LLAMA_ARG_CONTEXT_SHIFT",
     "chat_template": "LLAMA_ARG_CHAT_TEMPLATE",
     "chat_template_file": "LLAMA_ARG_CHAT_TEMPLATE_FILE",
+    "chat_template_kwargs": "LLAMA_ARG_CHAT_TEMPLATE_KWARGS",
+    "reasoning": "LLAMA_ARG_REASONING", "reasoning_format": "LLAMA_ARG_THINK",
+    "reasoning_effort": "LLAMA_ARG_REASONING_EFFORT",
+    "prefill_assistant": "LLAMA_ARG_PREFILL_ASSISTANT",
+    "reasoning_budget": "LLAMA_ARG_THINK_BUDGET",
+    "reasoning_budget_message": "LLAMA_ARG_THINK_BUDGET_MESSAGE",
     "api_key_file": "LLAMA_ARG_API_KEY_FILE",
     "ssl_key_file": "LLAMA_ARG_SSL_KEY_FILE", "ssl_cert_file": "LLAMA_ARG_SSL_CERT_FILE",
     "models_max": "LLAMA_ARG_MODELS_MAX", "models_autoload": "LLAMA_ARG_MODELS_AUTOLOAD",
@@ -37,11 +45,14 @@ VARIABLES = {
     "presence_penalty": "LLAMA_ARG_PRESENCE_PENALTY",
     "frequency_penalty": "LLAMA_ARG_FREQUENCY_PENALTY",
     "pooling": "LLAMA_ARG_POOLING", "reranking": "LLAMA_ARG_RERANKING",
+    "slots": "LLAMA_ARG_ENDPOINT_SLOTS", "props": "LLAMA_ARG_ENDPOINT_PROPS",
+    "webui": "LLAMA_ARG_UI", "cache_prompt": "LLAMA_ARG_CACHE_PROMPT",
+    "log_file": "LLAMA_ARG_LOG_FILE",
     "offline": "LLAMA_ARG_OFFLINE",
 }  # fmt: skip
 """Parameter of the command -> variable; an option on the command line comes before it."""
 
-_MODELS = ("model_option", "hf_repo", "hf_file")
+_MODELS = ("model_option", "hf_repo", "hf_file", "model_url", "models_dir")
 
 
 def read_variables(command: click.Command) -> click.Command:

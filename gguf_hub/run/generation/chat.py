@@ -25,7 +25,12 @@ from gguf_hub.run.generation.harmony import HarmonyParser, is_harmony
 from gguf_hub.run.generation.marks import MarkedParser
 from gguf_hub.run.generation.parts import AnswerParser
 from gguf_hub.run.generation.reasoning import MARKS as REASONING_MARKS
-from gguf_hub.run.generation.reasoning import OpenReasoning, ReasoningParser, open_reasoning
+from gguf_hub.run.generation.reasoning import (
+    KeptReasoning,
+    OpenReasoning,
+    ReasoningParser,
+    open_reasoning,
+)
 from gguf_hub.run.generation.tool_calls import ForcedCallParser, TextParser
 from gguf_hub.run.tokenizer import LITERAL, Tokenizer
 
@@ -59,6 +64,7 @@ class ChatPlan:
         strict: Whether the schema must be held in all its parts.
         warnings: What was asked for and is not held.
         splits_reasoning: Whether reasoning is split from the text.
+        keeps_reasoning: Whether the text has it, too, between marks.
         opened: Reasoning that the prompt begins.
         marks: Control tokens that the parser is to see (``marks.mark_ids``).
         is_harmony: Whether the answer is written in gpt-oss's channels.
@@ -74,12 +80,17 @@ class ChatPlan:
     strict: bool = False
     warnings: tuple[str, ...] = ()
     splits_reasoning: bool = False
+    keeps_reasoning: bool = False
     opened: OpenReasoning | None = None
     marks: frozenset[str] = frozenset()
     is_harmony: bool = False
 
     def parser(self) -> AnswerParser:
         """Return what splits one answer into reasoning, text and calls."""
+        parser = self._parser()
+        return KeptReasoning(parser) if self.keeps_reasoning else parser
+
+    def _parser(self) -> AnswerParser:
         if self.tool is not None:
             return ForcedCallParser(self.tool)
         if self.is_harmony:
@@ -103,6 +114,7 @@ def plan_chat(
     variables: Mapping[str, Any] | None = None,
     control_texts: re.Pattern[str] | None = None,
     splits_reasoning: bool = False,
+    keeps_reasoning: bool = False,
     grammar: str | None = None,
 ) -> ChatPlan:
     """Render a conversation and return how to answer it.
@@ -125,6 +137,7 @@ def plan_chat(
         variables: More values for the model's template.
         control_texts: What is not to be read as a control token in the user's and the tools' texts.
         splits_reasoning: Whether to split reasoning from the answer's text.
+        keeps_reasoning: Whether to leave it in the text, too.
         grammar: The grammar that the answer is held to, if any.
 
     Raises:
@@ -146,6 +159,7 @@ def plan_chat(
     plan = ChatPlan(prompt.text, prompt.stop, schema, strict=is_strict)
     plan = _with_tools(plan, functions, tool_choice, parallel_tool_calls)
     plan = _with_marks(plan, chat_format.source)
+    plan = replace(plan, keeps_reasoning=keeps_reasoning)
     return _with_reasoning(plan, options, grammar) if splits_reasoning else plan
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,8 @@ class GenerationRequest:
             any time.
         completes_characters: Whether ``max_tokens`` may be exceeded by the tokens that a character
             lacks, where the context has room for them.
+        reuses_cache: Whether what the cache holds of the prompt may be gone on from.
+        prints_special: Whether control tokens are text, the one that ends it too.
     """
 
     prompt: tuple[int, ...]
@@ -87,6 +89,8 @@ class GenerationRequest:
     warnings: tuple[str, ...] = ()
     max_s: float | None = None
     completes_characters: bool = False
+    reuses_cache: bool = True
+    prints_special: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,10 @@ class Generation:
         self._shift = shift
         self.finish_reason: str | None = None
         at_start = is_standalone and all(tokenizer.is_control(i) for i in request.prompt)
-        self._decoder = StreamDecoder(tokenizer, at_start=at_start, marks=request.mark_ids)
+        self._tokenizer = tokenizer
+        self._decoder = StreamDecoder(
+            tokenizer, at_start=at_start, special=request.prints_special, marks=request.mark_ids
+        )
         self._stop = StopText(request.stops)
         self._pending_logprobs: list[TokenLogprob] = []
         self._n_passed_on = len(request.prompt)  # tokens that deltas have had
@@ -216,7 +223,7 @@ class Generation:
             return self._finish("", "length")
         token_id = self.request.sampler.choose(logits, self.tokens, proposal, chosen)
         if token_id in self.request.stop_ids:
-            return self._finish("", "stop")
+            return self._stop_at(token_id)
         self._append(token_id)
         if self.request.sampler.last is not None:
             self._pending_logprobs.append(self.request.sampler.last)
@@ -266,6 +273,14 @@ class Generation:
             return False
         ids = np.array(self.tokens, np.intc)
         return any(criterion(ids, logits) for criterion in self.request.criteria)
+
+    def _stop_at(self, token_id: int) -> TextDelta:
+        """End at a stop token."""
+        delta = self._finish("", "stop")
+        if not self.request.prints_special:
+            return delta
+        text = self._tokenizer.token_bytes(token_id, special=True).decode(errors="replace")
+        return replace(delta, text=delta.text + text)
 
     def _finish(self, text: str, reason: str) -> TextDelta:
         self.finish_reason = reason

@@ -15,6 +15,8 @@ from collections.abc import Collection
 from gguf_hub.run.generation.parts import CallDelta, Part, ReasoningDelta
 
 _START, _CHANNEL, _MESSAGE = "<|start|>", "<|channel|>", "<|message|>"
+ANALYSIS = f"{_CHANNEL}analysis{_MESSAGE}", "<|end|>"
+"""What stands around the reasoning."""
 _ENDS = (_START, _CHANNEL, "<|end|>", "<|return|>", "<|call|>")
 _HEADS = (*_ENDS, _MESSAGE, "<|constrain|>", "to=functions.")
 """How the rest of a header begins, after the role; other text has no header."""

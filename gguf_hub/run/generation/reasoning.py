@@ -168,3 +168,45 @@ class ReasoningParser:
             text = _BETWEEN + text
         self._is_begun = True
         return [ReasoningDelta(text)]
+
+
+class KeptReasoning:
+    """Leaves reasoning in the answer's text, too: between ``<think>`` and ``</think>``.
+
+    Args:
+        answer: Splits the answer.
+    """
+
+    def __init__(self, answer: AnswerParser) -> None:
+        self._answer = answer
+        self._is_inside = False
+
+    def feed(self, text: str) -> list[Part]:
+        """Add text; see ``AnswerParser``."""
+        return self._kept(self._answer.feed(text))
+
+    def finish(self) -> list[Part]:
+        """Return the rest; see ``AnswerParser``."""
+        parts = self._kept(self._answer.finish())
+        return [*parts, *self._turn(is_inside=False)]
+
+    def finish_reason(self, reason: str) -> str:
+        """Return why the answer ended; see ``AnswerParser``."""
+        return self._answer.finish_reason(reason)
+
+    def _kept(self, parts: list[Part]) -> list[Part]:
+        kept: list[Part] = []
+        for part in parts:
+            is_reasoning = isinstance(part, ReasoningDelta)
+            kept += [*self._turn(is_inside=is_reasoning), part]
+            if isinstance(part, ReasoningDelta):
+                kept.append(part.text)
+        return kept
+
+    def _turn(self, *, is_inside: bool) -> list[Part]:
+        """Return the mark that stands where reasoning begins or ends."""
+        if is_inside == self._is_inside:
+            return []
+        self._is_inside = is_inside
+        start, end = MARKS[0]
+        return [start if is_inside else end]

@@ -87,15 +87,27 @@ def write(path: Path, tokens: list[int], model: Model, model_id: str) -> None:
     Raises:
         GgufHubError: It cannot be written, or something else is there.
     """
-    path = Path(os.path.realpath(path))
+    saved = SavedPrompt(tokens, model.save_cache(len(tokens)))
+    write_saved(Path(os.path.realpath(path)), saved, model_id)
+
+
+def write_saved(path: Path, saved: SavedPrompt, model_id: str) -> int:
+    """Write a saved prompt to a file that is no link; return its bytes.
+
+    Raises:
+        GgufHubError: It cannot be written, or something else is there.
+    """
     require_replaceable(path)
-    arrays = np.array(tokens, "<i8"), model.save_cache(len(tokens)).astype("<u2", copy=False)
+    tokens = saved.tokens
+    arrays = np.array(tokens, "<i8"), saved.cache.astype("<u2", copy=False)
     crc = zlib.crc32(arrays[1].data, zlib.crc32(arrays[0].data))
     head = _HEADER.pack(SIGNATURE, _digest(model_id), len(tokens), arrays[1].size, crc)
-    with new_file(path, len(head) + sum(array.nbytes for array in arrays)) as new:
+    size_bytes = len(head) + sum(array.nbytes for array in arrays)
+    with new_file(path, size_bytes) as new:
         write_all(new.descriptor, head)
         for array in arrays:
             write_all(new.descriptor, array.view(np.uint8).data)
+    return size_bytes
 
 
 def read(path: Path, model: Model, model_id: str) -> SavedPrompt:
@@ -105,7 +117,12 @@ def read(path: Path, model: Model, model_id: str) -> SavedPrompt:
         UnusableError: The file is not a saved prompt, is damaged, or belongs to another model.
         OSError: It cannot be read.
     """
-    with os.fdopen(open_regular(Path(os.path.realpath(path))), "rb") as file:
+    return read_saved(Path(os.path.realpath(path)), model, model_id)
+
+
+def read_saved(path: Path, model: Model, model_id: str) -> SavedPrompt:
+    """Read a saved prompt from a file that is no link; see ``read``."""
+    with os.fdopen(open_regular(path), "rb") as file:
         head = file.read(_HEADER.size)
         if len(head) < _HEADER.size or not head.startswith(SIGNATURE):
             raise UnusableError("is not a prompt cache")

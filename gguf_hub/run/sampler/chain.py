@@ -40,8 +40,8 @@ class Sampled(NamedTuple):
 class Constraint(Protocol):
     """What the output must follow, such as a grammar's ``Matcher``."""
 
-    def mask(self) -> npt.NDArray[np.bool_]:
-        """Return the tokens allowed next, bool [V]."""
+    def mask(self) -> npt.NDArray[np.bool_] | None:
+        """Return the tokens allowed next, bool [V]; None for all."""
 
     def accept(self, token_id: int) -> None:
         """Go on by one token."""
@@ -218,8 +218,9 @@ class Sampler:
                                      f"found {token_id}")  # fmt: skip
                 logits[token_id] += bias
         ids = np.arange(len(logits))
-        if constraint is not None:
-            ids = np.flatnonzero(constraint.mask()[: len(logits)])
+        mask = None if constraint is None else constraint.mask()
+        if mask is not None:
+            ids = np.flatnonzero(mask[: len(logits)])
             logits = logits[ids]
         if len(ids) == 0 or filters.largest(logits) == -np.inf:
             raise UsageError(

@@ -107,7 +107,9 @@ def test_thoughts_may_be_left_out_or_unwanted(server: Running) -> None:
     hidden = post(server, PATH, **body, thinking={"type": "adaptive", "display": "omitted"})
     assert [block.get("thinking") for block in hidden["content"]] == ["", None]
     budget = post(server, PATH, **body, thinking={"type": "enabled", "budget_tokens": 2000})
-    assert budget["warnings"] == ["thinking: `budget_tokens` is not held"]
+    assert budget["warnings"] == [
+        "the budget of reasoning is not held: a grammar says what the answer is"
+    ]
 
 
 @pytest.mark.parametrize("stream", [False, True])

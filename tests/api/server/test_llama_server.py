@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gguf_hub.gguf.edit import Edits, plan_edit
+from gguf_hub.run.chat import TemplateFormat
 from tests.api.server.running import Running
 from tests.api.server.scripted import PARAMETERS, post
 
@@ -48,12 +49,16 @@ def test_a_template_is_applied(server: Running) -> None:
 def test_slots_adapters_and_properties_are_told(serve: Callable[..., Running]) -> None:
     server = serve(n_slots=2)
     assert server.http.get("/slots").json() == [
-        {"id": i, "n_ctx": 256, "is_processing": False} for i in range(2)
+        {"id": i, "n_ctx": 256, "speculative": False, "is_processing": False, "n_prompt_tokens": 0}
+        for i in range(2)
     ]
     assert server.http.get("/lora-adapters").json() == []
     props = server.http.get("/props").json()
     assert props["chat_template_caps"]["supports_tools"] is True
     assert props["modalities"] == {"vision": False, "audio": False}
+    template = TemplateFormat(props["chat_template"])  # of the format that it falls back on
+    expected = post(server, "/apply-template", messages=USER)["prompt"]
+    assert template.render(USER).text == expected
 
 
 def test_vectors_are_openais(server: Running) -> None:

@@ -56,7 +56,8 @@ def content(path: str, part: Any) -> dict[str, Any]:
         ("/v1/chat/completions", {"messages": []},
          "messages: expected at least 1 values, found 0"),
         ("/v1/chat/completions", {**CHAT, "reasoning_format": "x" * 99},
-         f"reasoning_format: expected `none`, `auto` or `deepseek`, found `{'x' * 60}`"),
+         "reasoning_format: expected `none`, `auto`, `deepseek` or `deepseek-legacy`, found "
+         f"`{'x' * 60}`"),
         ("/v1/chat/completions", {**CHAT, "tools": [{"type": "function", "function": {}}]},
          "tools.0: expected a function with a name, found {'type': 'function', 'function': {}}"),
         ("/v1/chat/completions", {**CHAT, "tool_choice": [True]},

@@ -36,8 +36,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "/completion": {**COMMON, "response_format": {"type": "json_object"}, "suffix": "x"},
     "/v1/chat/completions": {
         **COMMON, "modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"},
-        "web_search_options": {}, "mcp_servers": [{"url": "x"}], "reasoning_budget": 0,
-        "reasoning_budget_tokens": 5, "thinking_budget_tokens": 0,
+        "web_search_options": {}, "mcp_servers": [{"url": "x"}], "reasoning_budget_tokens": -2,
         "tool_choice": "required", "function_call": {"name": "x"}, "reasoning_effort": "banana",
         "top_logprobs": 2, "response_format": {"type": "json_schema"},
     },
@@ -76,7 +75,7 @@ DEFAULTS: dict[str, list[Any]] = {
     "lora": [[]], "image_data": [[]], "multimodal_data": [[]], "grammar_lazy": [False],
     "grammar_triggers": [[]], "n_indent": [0], "n_discard": [0], "adaptive_target": [-1.0],
     "min_tokens": [0], "stop_token_ids": [[]], "guided_json": [""], "modalities": [["text"]],
-    "mcp_servers": [[]], "reasoning_budget": [-1], "reasoning_budget_tokens": [-1],
+    "mcp_servers": [[]], "reasoning_budget_tokens": [-1, 0, 5],
     "tool_choice": ["none", "auto"], "function_call": ["none", "auto"], "top_logprobs": [0],
     "response_format": [{"type": "text"}], "suffix": [""], "background": [False],
     "truncation": ["disabled"], "keep_alive": ["", "5m", 300, -1], "context": [[]],

@@ -29,7 +29,6 @@ class MessageBuilder:
         generation: The text.
         stops: The client's stop sequences.
         hides_thinking: Whether to send reasoning without its text.
-        warnings: What was asked for and is not held.
     """
 
     def __init__(
@@ -39,11 +38,10 @@ class MessageBuilder:
         *,
         stops: Sequence[str] = (),
         hides_thinking: bool = False,
-        warnings: Sequence[str] = (),
     ) -> None:
         self._model, self._generation, self._stops = model, generation, stops
         self._hides_thinking = hides_thinking
-        self._warnings = [*warnings, *generation.request.warnings]
+        self._warnings = generation.request.warnings
         self._content: list[Chunk] = []
         self._arguments = ""  # of the last block, if it is a call
         self._call_index = -1

@@ -110,7 +110,7 @@ class Thinking(Body):
     """Whether to reason."""
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
-    budget_tokens: int | None = None
+    budget_tokens: Annotated[int, Field(ge=0)] | None = None
     display: Literal["summarized", "omitted"] = "summarized"
 
 

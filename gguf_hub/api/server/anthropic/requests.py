@@ -56,6 +56,7 @@ def _conversation(body: CountBody) -> dict[str, Any]:
         "response_format": _response_format(schema),
         "reasoning_effort": config.effort if config else None,
         "chat_template_kwargs": _thinking(body),
+        "reasoning_budget_tokens": body.thinking.budget_tokens if body.thinking else None,
     }
 
 

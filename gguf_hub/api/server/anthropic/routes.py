@@ -23,13 +23,11 @@ async def messages(body: MessagesBody, request: Request) -> Response:
     """Answer a conversation."""
     service: Service = request.app.state.service
     thinking = body.thinking
-    has_budget = thinking is not None and thinking.budget_tokens is not None
-    warnings = ["thinking: `budget_tokens` is not held"] if has_budget else []
 
     def builder(plan: ChatPlan, generation: Generation) -> MessageBuilder:
         return MessageBuilder(
             body.model or service.model_info.name, generation,
-            stops=stop_list(body.stop_sequences), warnings=warnings,
+            stops=stop_list(body.stop_sequences),
             hides_thinking=thinking is not None and thinking.display == "omitted",
         )  # fmt: skip
 

@@ -41,7 +41,7 @@ async function request(path, options = {}) {
   const headers = { "Content-Type": "application/json" };
   const key = readKey();
   if (key) headers.Authorization = "Bearer " + key;
-  const reply = await fetch(path, { ...options, headers });
+  const reply = await fetch("." + path, { ...options, headers });  // a prefix may stand before it
   if (!reply.ok) throw new ApiError(await reasonOf(reply), reply.status);
   return reply;
 }

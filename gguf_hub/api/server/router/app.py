@@ -15,6 +15,7 @@ from gguf_hub.api.server.addresses import ANY, AllowedHosts, AllowedOrigins
 from gguf_hub.api.server.api_keys import ApiKeys
 from gguf_hub.api.server.app import MAX_BODY_BYTES, ROUTERS, new_app
 from gguf_hub.api.server.guard import Access
+from gguf_hub.api.server.offers import EVERYTHING, Offers
 from gguf_hub.api.server.replies import error, error_body
 from gguf_hub.api.server.router import ollama, routes
 from gguf_hub.api.server.router.library import UnknownModelError
@@ -28,6 +29,7 @@ def create_router_app(
     hosts: tuple[str, ...] = (ANY,),
     origins: tuple[str, ...] = (),
     max_body_bytes: int = MAX_BODY_BYTES,
+    offers: Offers = EVERYTHING,
 ) -> FastAPI:
     """Return the application; see ``create_app`` for its arguments.
 
@@ -42,7 +44,7 @@ def create_router_app(
         await service.close()
 
     access = Access(ApiKeys(api_keys), AllowedHosts(hosts), AllowedOrigins(origins))
-    app = new_app(access, origins, max_body_bytes, lifespan)
+    app = new_app(access, origins, max_body_bytes, lifespan, offers)
     app.state.service = service
     app.include_router(routes.router)
     app.include_router(ollama.router)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from gguf_hub.api.server.offers import Offers
 from tests.api.server.page.browser import Page
 from tests.api.server.running import Running
 
@@ -62,3 +63,15 @@ def test_a_conversation_has_turns(running: Running, open_page: Callable[..., Pag
     page.press("continue")  # the answer is continued as it stands
     page.wait(lambda: len(page.messages[-1]) > len(before))
     page.settle()
+
+
+def test_it_works_under_a_prefix(
+    driver: Any, embedded: Path, kernels: None, open_page: Callable[..., Page]
+) -> None:
+    with ExitStack() as stack:
+        server = Running(embedded, stack, {"offers": Offers(prefix="/a/b")}, n_ctx=512)
+        page = open_page(f"{server.url}/a/b")
+        page.wait(lambda: page.text("#name") == "tiny-mixtral")
+        page.set("max_tokens", "5")
+        page.ask("Hello")
+        assert "5 tokens" in page.text("article:last-child footer")
