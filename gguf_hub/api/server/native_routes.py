@@ -159,10 +159,10 @@ async def embedding(body: NativeEmbeddingBody, request: Request) -> Response:
     """Return vectors of texts under llama-server's interface."""
     service: Service = request.app.state.service
     texts = await while_connected(request, embedded_texts(service, body.content))
-    if service.pools_nothing:
-        found = await while_connected(request, service.embed_tokens(texts))
+    if service.vectors.pools_nothing:
+        found = await while_connected(request, service.vectors.embed_tokens(texts))
     else:
-        work = service.embed(texts, body.embd_normalize)
+        work = service.vectors.embed(texts, body.embd_normalize)
         found = [vector[None] for vector in await while_connected(request, work)]
     return Json([{"index": i, "embedding": rows.tolist()} for i, rows in enumerate(found)])
 

@@ -239,10 +239,10 @@ def _message_chunks(
 async def embed(body: EmbeddingBody, request: Request) -> Response:
     """Return vectors of texts."""
     service: Service = request.app.state.service
-    service.check_dimensions(body.dimensions)
+    service.vectors.check_dimensions(body.dimensions)
     texts = await while_connected(request, embedded_texts(service, body.input))
     vectors = await while_connected(
-        request, service.embed(texts, body.embd_normalize, body.dimensions)
+        request, service.vectors.embed(texts, body.embd_normalize, body.dimensions)
     )
     encoded = [_encode_vector(vector, body.encoding_format) for vector in vectors]
     return Json(embeddings(encoded, body.model or service.model_info.name, sum(map(len, texts))))

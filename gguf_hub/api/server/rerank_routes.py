@@ -27,13 +27,13 @@ router = APIRouter(tags=["Reranking"])
 async def rerank(body: RerankBody, request: Request) -> Response:
     """Return how relevant documents are to a query, the most relevant first."""
     service: Service = request.app.state.service
-    assert service.pooler.classifier  # else nothing is encoded
+    assert service.vectors.pooler.classifier  # else nothing is encoded
     texts = _texts(body)
     encode = service.encode_pair
     pairs = [
         await while_connected(request, service.pool.run(encode, body.query, text)) for text in texts
     ]
-    scores = await while_connected(request, service.rank(pairs))
+    scores = await while_connected(request, service.vectors.rank(pairs))
     results = _results(body, texts, scores)
     if body.is_tei:
         return Json(results)

@@ -9,19 +9,17 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gguf_hub.api.server.biases import token_biases
 from gguf_hub.api.server.bodies import Sampling
 from gguf_hub.api.server.flow import settle
 from gguf_hub.api.server.scheduler import Scheduler
 from gguf_hub.api.server.slot_files import SlotFiles
-from gguf_hub.api.server.slots import EmbedSequence, SlotAction
+from gguf_hub.api.server.slots import SlotAction
 from gguf_hub.api.server.stream import Outbox, Stream
+from gguf_hub.api.server.vectors import Vectors
 from gguf_hub.api.server.worker import Worker
 from gguf_hub.api.server.worker_pool import WorkerPool
-from gguf_hub.errors import BusyError, ContextFullError, UnavailableError, UsageError
+from gguf_hub.errors import ContextFullError, UsageError
 from gguf_hub.gguf.arch import ARCHITECTURES
 from gguf_hub.gguf.hparams import architecture
 from gguf_hub.run.generation import (
@@ -44,11 +42,9 @@ from gguf_hub.run.model.limits import require_generation
 from gguf_hub.run.sampler import Sampler
 from gguf_hub.run.tokenizer import Tokenizer, encode_infill
 
-Floats = NDArray[np.float32]
 T = TypeVar("T")
 
 MAX_BULK_CHARACTERS = 2**20
-_BUSY_S = 0.05  # between two tries to queue more of what has begun
 _NO_BUDGET = "the budget of reasoning is not held: a grammar says what the answer is"
 FALLBACK_FORMAT = "chatml"
 """For models without a template, as in llama-server."""
@@ -114,6 +110,7 @@ class Service:
         prints_special: Whether control tokens are text where no grammar holds the answer.
 
     Attributes:
+        vectors: Makes vectors and scores of texts.
         pool: Prepares requests; each call is short, because the context bounds every prompt.
         grammar_pool: Prepares requests with a grammar; most of its threads wait, because slow
             grammars take turns (see ``budget.Lane``).
@@ -138,7 +135,6 @@ class Service:
         slot_files: SlotFiles | None = None,
         prints_special: bool = False,
     ) -> None:
-        self.pooler, self._norm = pooler, norm
         self._rerank_template = rerank_template(metadata)
         self.model_info = model_info
         self._reuses_cache, self.slot_files = reuses_cache, slot_files
@@ -151,6 +147,10 @@ class Service:
         self.scheduler = scheduler
         self._outbox = Outbox()
         self.worker = Worker(scheduler, self.errors.append, after_round=self._outbox.flush)
+        self.vectors = Vectors(
+            self.worker, n_embd=model_info.n_embd, n_slots=model_info.n_slots, pooler=pooler,
+            norm=norm,
+        )  # fmt: skip
         self.pool = WorkerPool("gguf-hub-requests")
         self.grammar_pool = WorkerPool("gguf-hub-grammars", n_threads=64, n_waiting=64)
         self.bulk = WorkerPool("gguf-hub-bulk", n_threads=1, n_waiting=32)
@@ -292,6 +292,20 @@ class Service:
         self.check_length(prompt + suffix)
         return encode_infill(self.tokenizer, prompt, suffix)
 
+    def encode_pair(self, query: str, document: str) -> list[int]:
+        """Return the token ids of a query and a document.
+
+        Raises:
+            ContextFullError: There are more than the context holds.
+            UsageError: There are none.
+        """
+        self.check_length(query)
+        self.check_length(document)
+        ids = encode_pair(self.tokenizer, self._rerank_template, query, document)
+        if len(ids) > self.model_info.n_ctx:
+            raise self._too_long(len(ids))
+        return self._check_tokens(ids)
+
     def check_bulk_size(self, text: str) -> None:
         """Refuse to encode a text that is far too long.
 
@@ -400,110 +414,6 @@ class Service:
     def _no_slot(self, slot: int, other: str = "") -> UsageError:
         last = self.model_info.n_slots - 1
         return UsageError(f"id_slot: expected [0, {last}]{other}, found {slot}")
-
-    def check_dimensions(self, dimensions: int | None) -> None:
-        """Refuse vectors that are longer than this model's.
-
-        Raises:
-            UsageError: Such are asked for.
-        """
-        n_embd = self.model_info.n_embd
-        if dimensions is not None and not 1 <= dimensions <= n_embd:
-            raise UsageError(
-                f"dimensions: expected [1, {n_embd}], the length of this model's vectors, found "
-                f"{dimensions}",
-                hint="leave it out",
-            )
-
-    async def embed(
-        self, texts: Sequence[Sequence[int]], norm: int | None = None, dimensions: int | None = None
-    ) -> list[Floats]:
-        """Return one vector for each text, pooled as the model asks, or the user.
-
-        Args:
-            texts: As ``encode`` returns them.
-            norm: See ``pooling.scaled``; None for the server's default.
-            dimensions: How many numbers of each vector to keep; None for all.
-
-        Raises:
-            BusyError: Too many are waiting.
-            UnsupportedGgufError: The model gives scores, or its pooling does not run.
-            UsageError: The server pools nothing.
-        """
-        assert self.pooler.text_pooling
-        norm = self._norm if norm is None else norm
-        return await self._compute(texts, lambda x: self.pooler.vector(x, norm, dimensions))
-
-    @property
-    def pools_nothing(self) -> bool:
-        """Whether the user wants the vectors of all tokens."""
-        return self.pooler.is_unpooled
-
-    async def embed_tokens(self, texts: Sequence[Sequence[int]]) -> list[Floats]:
-        """Return the vectors of all tokens of each text, [T, D], as they are; see ``embed``."""
-        return await self._compute(texts, lambda hidden: hidden)
-
-    def encode_pair(self, query: str, document: str) -> list[int]:
-        """Return the token ids of a query and a document.
-
-        Raises:
-            ContextFullError: There are more than the context holds.
-            UsageError: There are none.
-        """
-        self.check_length(query)
-        self.check_length(document)
-        ids = encode_pair(self.tokenizer, self._rerank_template, query, document)
-        if len(ids) > self.model_info.n_ctx:
-            raise self._too_long(len(ids))
-        return self._check_tokens(ids)
-
-    async def rank(self, pairs: Sequence[Sequence[int]]) -> list[float]:
-        """Return the score of each pair.
-
-        Args:
-            pairs: As ``encode_pair`` returns them.
-
-        Raises:
-            BusyError: Too many are waiting.
-            UnsupportedGgufError: The model is no reranker.
-        """
-        scores = await self._compute(pairs, self.pooler.classifier.scores)
-        return [float(found[0]) for found in scores]
-
-    async def _compute(
-        self, texts: Sequence[Sequence[int]], pool: Callable[[Floats], Floats]
-    ) -> list[Floats]:
-        """Return what ``pool`` makes of the vectors of each text's tokens, [T, D]."""
-        # as many at once as there are slots: others get their turn, and few are waiting
-        n_at_once = self.model_info.n_slots
-        found: list[Floats] = []
-        for start in range(0, len(texts), n_at_once):
-            group = texts[start : start + n_at_once]
-            while True:
-                try:
-                    found += map(pool, await self._hidden(group))
-                    break
-                except BusyError as exc:
-                    if start == 0 or isinstance(exc, UnavailableError):
-                        raise
-                    await asyncio.sleep(_BUSY_S)  # what is done already is not thrown away
-        return found
-
-    async def _hidden(self, texts: Sequence[Sequence[int]]) -> list[Floats]:
-        """Return the vectors of the tokens of texts that are computed together."""
-        loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in texts]
-        sequences = [
-            EmbedSequence(tokens, partial(settle, future), partial(settle, future, None))
-            for tokens, future in zip(texts, futures, strict=True)
-        ]
-        self.worker.submit(*sequences)
-        try:
-            hidden: list[Floats] = await asyncio.gather(*futures)
-        finally:
-            for sequence in sequences:
-                sequence.is_cancelled = True
-        return hidden
 
     def end(self) -> None:
         """Fail open requests and stop computing, without waiting."""

@@ -162,7 +162,7 @@ async def embed(body: EmbedBody, request: Request) -> Response:
     """Return vectors of texts."""
     service, start_time = request.app.state.service, time.perf_counter()
     name = await _check_model(body, request)
-    service.check_dimensions(body.dimensions)
+    service.vectors.check_dimensions(body.dimensions)
     texts = [body.input] if isinstance(body.input, str) else body.input
     vectors, n_tokens = await _vectors(
         service, request, texts, truncate=body.truncate, dimensions=body.dimensions
@@ -195,9 +195,9 @@ async def _vectors(
         raise UsageError(f"expected at most {MAX_EMBEDDED} texts, found {len(texts)}")
     encode = partial(_encode, service, truncate=truncate)
     work = [await while_connected(request, service.pool.run(encode, text)) for text in texts]
-    vectors = (
-        await while_connected(request, service.embed(work, EUCLIDEAN, dimensions)) if work else []
-    )
+    if not work:
+        return [], 0
+    vectors = await while_connected(request, service.vectors.embed(work, EUCLIDEAN, dimensions))
     return [vector.tolist() for vector in vectors], sum(map(len, work))
 
 
