@@ -92,17 +92,29 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def logits_of(path: Path, tokens: Sequence[int], cache_type: int) -> np.ndarray:
+def logits_of(
+    path: Path, tokens: Sequence[int], cache_type: int, adapter: Path | None = None,
+    scale: float = 1.0,
+) -> np.ndarray:  # fmt: skip
     """Return llama.cpp's logits behind each token, ``float32[n_tokens, n_vocab]``.
 
     One thread, no flash attention; keys and values are kept as ``cache_type`` says.
 
+    Args:
+        path: The model.
+        tokens: Token ids.
+        cache_type: ``F32`` or ``F16``.
+        adapter: A LoRA adapter that is applied.
+        scale: Of the adapter.
+
     Raises:
-        RuntimeError: llama.cpp refuses the file.
+        RuntimeError: llama.cpp refuses a file.
     """
     import llama_cpp
 
     with context_of(path, cache_type) as (model, context):
+        if adapter:
+            _apply(model, context, adapter, scale)
         n = len(tokens)
         batch = llama_cpp.llama_batch_init(n, 0, 1)
         batch.n_tokens = n
@@ -115,6 +127,16 @@ def logits_of(path: Path, tokens: Sequence[int], cache_type: int) -> np.ndarray:
         rows = [llama_cpp.llama_get_logits_ith(context, i)[:n_vocab] for i in range(n)]
         llama_cpp.llama_batch_free(batch)
     return np.array(rows, np.float32)
+
+
+def _apply(model: Any, context: Any, adapter: Path, scale: float) -> None:
+    import llama_cpp
+
+    loaded = llama_cpp.llama_adapter_lora_init(model, str(adapter).encode())
+    if not loaded:
+        raise RuntimeError(f"llama.cpp cannot load {adapter.name}")
+    adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(loaded)
+    llama_cpp.llama_set_adapters_lora(context, adapters, 1, (ctypes.c_float * 1)(scale))
 
 
 @contextlib.contextmanager

@@ -65,6 +65,7 @@ class ModelConfig(ModelSizes):
         score_cap: Soft cap of scores; 0 for none.
         logit_scale: Factor of the logits.
         logit_cap: Soft cap of logits; 0 for none.
+        adapters_id: Tells LoRA adapters and their scales from others; empty without any.
     """
 
     name: str
@@ -83,6 +84,7 @@ class ModelConfig(ModelSizes):
     score_cap: float = 0.0
     logit_scale: float = 1.0
     logit_cap: float = 0.0
+    adapters_id: str = field(default="", repr=False)
 
     @property
     def has_states(self) -> bool:

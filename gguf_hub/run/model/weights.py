@@ -9,7 +9,7 @@ need not know the layout.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from shlex import quote
 
@@ -28,12 +28,23 @@ from gguf_hub.gguf.arch.states import CONV_KERNELS
 from gguf_hub.gguf.runnable import NOT_RUNNABLE, find_graph_obstacles, join_obstacles
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.gguf.types import QuantType
+from gguf_hub.progress import SILENT, Progress
+from gguf_hub.run.model.adapters import (
+    NO_ADAPTERS,
+    Adapters,
+    LowRank,
+    read_adapters,
+    refuse_unused,
+)
 from gguf_hub.run.model.config import ModelConfig, read_config, read_graph
+from gguf_hub.run.model.settings import AdapterFile
 
 _ROPE_FACTORS = {
     "": "rope_freqs.weight", "long": "rope_factors_long.weight",
     "short": "rope_factors_short.weight",
 }  # fmt: skip
+_WITHOUT_ADAPTERS = ("per_layer_token_embd.weight", "attn_k_b.weight", "attn_v_b.weight")
+"""Rows that are looked up, and matrices of single heads: no adapter is added to them."""
 ONES = "ones"
 """A vector that no file has: what norms without weights multiply by, [d]."""
 
@@ -44,12 +55,14 @@ class Matrix:
 
     Attributes:
         offset: Byte of the mapped file, or of the shards mapped as one, where the first row begins.
+        delta: What LoRA adapters add to its products; of experts, what those of the first one do.
     """
 
     type: QuantType
     offset: int
     n_in: int
     n_out: int
+    delta: LowRank | None = None
 
     @property
     def row_bytes(self) -> int:
@@ -61,9 +74,10 @@ class Matrix:
         """Bytes of the whole matrix."""
         return self.row_bytes * self.n_out
 
-    def part(self, first: int, n_out: int) -> Matrix:
-        """Return some of its rows."""
-        return replace(self, offset=self.offset + first * self.row_bytes, n_out=n_out)
+    def part(self, first: int, n_out: int, expert: int = 0) -> Matrix:
+        """Return some of its rows; where it is one of all experts', those of one of them."""
+        delta = self.delta and self.delta.part(first, expert)
+        return replace(self, offset=self.offset + first * self.row_bytes, n_out=n_out, delta=delta)
 
 
 @dataclass(frozen=True)
@@ -82,6 +96,17 @@ class Experts:
         return tuple(
             matrix.offset if type_ in (None, matrix.type) else 0 for matrix in self.matrices
         )
+
+    @property
+    def deltas(self) -> tuple[LowRank, ...]:
+        """What LoRA adapters add to the products of each; nothing, or to those of all."""
+        deltas = [matrix.delta for matrix in self.matrices]
+        return tuple(delta for delta in deltas if delta)
+
+    @property
+    def delta_offsets(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Where A and B of each expert's adapter are."""
+        return tuple(delta.a for delta in self.deltas), tuple(delta.b for delta in self.deltas)
 
 
 @dataclass(frozen=True)
@@ -114,6 +139,7 @@ class Weights:
         output: The head, which may be the embeddings.
         matrices: ``per_layer_token_embd`` and ``per_layer_model_proj``, where layers have
             embeddings of their own.
+        adapters: What ``delta`` of matrices refers to.
         rope_factors: Divisors of the frequencies, [n_rot / 2], if there are any: ``long`` and
             ``short`` for contexts longer than trained on and others, "" for all.
     """
@@ -124,6 +150,7 @@ class Weights:
     output: Matrix
     rope_factors: Mapping[str, NDArray[np.float32]]
     matrices: Mapping[str, Matrix] = field(default_factory=dict)
+    adapters: Adapters = NO_ADAPTERS
 
     def active_bytes(self, config: ModelConfig, *, has_head: bool = True) -> int:
         """Return the bytes of weights that one token reads: of the experts only those used."""
@@ -140,14 +167,24 @@ class Weights:
 class _Tensors:
     """Tensors of a runnable file: present, of the right shape and type."""
 
-    def __init__(self, file: Gguf) -> None:
+    def __init__(self, file: Gguf, deltas: Mapping[str, LowRank]) -> None:
         self._file = file
+        self._deltas = deltas
+        self.unused = set(deltas)  # adapters of matrices that nobody has asked for
 
     def has(self, name: str) -> bool:
         return name in self._file.tensors
 
     def matrix(self, name: str, n_in: int, n_out: int) -> Matrix:
-        return Matrix(self._file.tensors[name].type, self._file.start_of(name), n_in, n_out)
+        tensor, start = self._file.tensors[name], self._file.start_of(name)
+        return Matrix(tensor.type, start, n_in, n_out, self.delta(name))
+
+    def delta(self, name: str) -> LowRank | None:
+        """Return what adapters add to the products of a matrix."""
+        if name.rpartition("blk.")[2].lstrip("0123456789.") in _WITHOUT_ADAPTERS:
+            return None
+        self.unused.discard(name)
+        return self._deltas.get(name)
 
     def rows(self, name: str, n_in: int, n_out: int) -> Matrix:
         """Return the first rows of a matrix that may have more: one for each token."""
@@ -193,16 +230,27 @@ class _Tensors:
         )
         if part != "down" and has_fused_experts(f"blk.{layer}.", self._file.tensors):
             both, at = self.matrix(fused, n_in, 2 * n_expert * n_out), n_out * (part == "up")
-            return Experts(tuple(both.part(2 * n_out * e + at, n_out) for e in range(n_expert)))
+            return Experts(tuple(both.part(2 * n_out * e + at, n_out, e) for e in range(n_expert)))
         if not self.has(merged):
-            names = (f"blk.{layer}.ffn_{part}.{e}.weight" for e in range(n_expert))
-            return Experts(tuple(self.matrix(name, n_in, n_out) for name in names))
+            names = [f"blk.{layer}.ffn_{part}.{e}.weight" for e in range(n_expert)]
+            own, delta = [self.matrix(name, n_in, n_out) for name in names], self.delta(merged)
+            return Experts(tuple(
+                replace(matrix, delta=delta and delta.part(n_out * e, e))
+                for e, matrix in enumerate(own)
+            ))  # fmt: skip
         first = self.matrix(merged, n_in, n_expert * n_out)
-        return Experts(tuple(first.part(n_out * e, n_out) for e in range(n_expert)))
+        return Experts(tuple(first.part(n_out * e, n_out, e) for e in range(n_expert)))
 
 
-def read_model(file: Gguf) -> tuple[ModelConfig, Weights]:
+def read_model(
+    file: Gguf, adapters: Sequence[AdapterFile] = (), progress: Progress = SILENT
+) -> tuple[ModelConfig, Weights]:
     """Return the configuration of a model, and where its matrices lie.
+
+    Args:
+        file: The model.
+        adapters: LoRA adapters, which are read.
+        progress: Notified of what an adapter holds and is not computed with.
 
     Raises:
         GgufError: More tokens in the vocabulary than rows of embeddings or of the output.
@@ -211,8 +259,19 @@ def read_model(file: Gguf) -> tuple[ModelConfig, Weights]:
     """
     _check_runnable(file)  # first: no more layers than tensors are looked at
     graph = read_graph(file.hparams)
-    config = replace(read_config(graph), n_ff_shexp=shared_width(file.tensors))
-    return config, _WeightReader(file, graph, config).read()
+    found = read_adapters(file, adapters, progress) if adapters else NO_ADAPTERS
+    config = replace(
+        read_config(graph),
+        n_ff_shexp=shared_width(file.tensors),
+        adapter_rank=found.rank(of_experts=False),
+        expert_adapter_rank=found.rank(of_experts=True),
+        adapters_id=found.id,
+    )
+    reader = _WeightReader(file, graph, config, found)
+    weights = reader.read()
+    if reader.unused:
+        refuse_unused(adapters, reader.unused)
+    return config, weights
 
 
 def _check_runnable(file: Gguf) -> None:
@@ -230,9 +289,9 @@ def _check_runnable(file: Gguf) -> None:
 class _WeightReader:
     """Finds the tensors of a graph in a file that has them all, in the right shapes."""
 
-    def __init__(self, file: Gguf, graph: Graph, config: ModelConfig) -> None:
-        self._tensors = _Tensors(file)
-        self._graph, self._config = graph, config
+    def __init__(self, file: Gguf, graph: Graph, config: ModelConfig, adapters: Adapters) -> None:
+        self._tensors = _Tensors(file, adapters.deltas)
+        self._graph, self._config, self._adapters = graph, config, adapters
         self._vectors: dict[str, list[str]] = {}
         self._matrices: dict[str, list[str]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -242,10 +301,15 @@ class _WeightReader:
             kinds.setdefault(block, []).append(name)
             self._shapes[spec.name] = spec.shape
 
+    @property
+    def unused(self) -> list[str]:
+        """Tensors that adapters would change, but that no matrix was made of."""
+        return sorted(self._tensors.unused)
+
     def read(self) -> Weights:
         c, tensors = self._config, self._tensors
         token_embd = tensors.rows("token_embd.weight", c.n_embd, c.n_vocab)
-        output = token_embd
+        output = replace(token_embd, delta=None)  # adapters of embeddings change only these
         if tensors.has("output.weight"):
             output = tensors.rows("output.weight", c.n_embd, c.n_vocab)
         vectors = {name: tensors.floats(name) for name in self._vectors[""]
@@ -257,6 +321,7 @@ class _WeightReader:
             output=output,
             rope_factors=tensors.rope_factors(),
             matrices=self._per_layer_matrices(),
+            adapters=self._adapters,
         )
 
     def _per_layer_matrices(self) -> dict[str, Matrix]:
