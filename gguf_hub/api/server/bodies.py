@@ -99,6 +99,13 @@ def _is_text(value: str) -> bool:
     return True
 
 
+class AdapterScale(Body):
+    """How much of a LoRA adapter a request asks for."""
+
+    id: int
+    scale: float = 0.0
+
+
 class Sampling(Body):
     """Sampling settings; None for the default."""
 
@@ -136,6 +143,7 @@ class Sampling(Body):
     min_keep: int | None = None
     ignore_eos: bool = False
     n_keep: Annotated[int, Field(ge=-1)] | None = None
+    lora: Items[AdapterScale] | None = None
 
     @model_validator(mode="after")
     def _choose_constraint(self) -> Sampling:
@@ -155,7 +163,7 @@ class Sampling(Body):
 
     def settings(self) -> dict[str, Any]:
         """Return the settings for ``sampler_config``, but for ``logit_bias``."""
-        others = {"grammar", "json_schema", "ignore_eos", "n_keep", "logit_bias"}
+        others = {"grammar", "json_schema", "ignore_eos", "n_keep", "logit_bias", "lora"}
         return self.model_dump(include=set(Sampling.model_fields) - others, exclude_none=True)
 
 

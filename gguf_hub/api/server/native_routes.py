@@ -76,8 +76,10 @@ async def slots(request: Request) -> Response:
 
 @router.get("/lora-adapters")
 async def lora_adapters(request: Request) -> Response:
-    """Return the adapters: there are none."""
-    return Json([])
+    """Return the adapters and their scales."""
+    service: Service = request.app.state.service
+    adapters = enumerate(service.model_info.adapters)
+    return Json([{"id": i, **asdict(adapter)} for i, adapter in adapters])
 
 
 @router.get("/props")

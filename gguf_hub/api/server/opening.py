@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gguf_hub.api.server.scheduler import Scheduler
-from gguf_hub.api.server.service import ModelInfo, Service
+from gguf_hub.api.server.service import AdapterInfo, ModelInfo, Service
 from gguf_hub.gguf.hparams import HyperParameters
 from gguf_hub.gguf.shard_names import model_name
 from gguf_hub.gguf.shards import Gguf, open_gguf
@@ -19,7 +19,7 @@ from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.chat import own_template
 from gguf_hub.run.generation.engine import Drafter
 from gguf_hub.run.generation.model_drafter import NO_DRAFT, DraftSettings
-from gguf_hub.run.model.settings import ModelSettings
+from gguf_hub.run.model.settings import AdapterFile, ModelSettings
 from gguf_hub.run.opening import LoadedModel, open_model
 from gguf_hub.run.tokenizer import Tokenizer, load_tokenizer
 
@@ -71,7 +71,7 @@ def open_service(
     ) as loaded:
         chat_format = choose_chat_format(path, loaded.file.metadata, chat_format, progress)
         service = Service(
-            _model_info(name, loaded), loaded.tokenizer, loaded.file.metadata,
+            _model_info(name, loaded, settings.adapters), loaded.tokenizer, loaded.file.metadata,
             Scheduler(loaded.model, n_waiting=n_waiting, drafter=loaded.drafter),
             chat_format, n_keep,
             defaults=defaults or {}, n_predict=n_predict,
@@ -82,13 +82,25 @@ def open_service(
             service.close()
 
 
-def _model_info(name: str | None, loaded: LoadedModel) -> ModelInfo:
+def _model_info(
+    name: str | None, loaded: LoadedModel, adapters: Sequence[AdapterFile]
+) -> ModelInfo:
     model, config = loaded.model, loaded.model.config
     return ModelInfo(
         **_facts_of(name, loaded.path, loaded.file, loaded.tokenizer),
         n_ctx=model.n_ctx, n_ctx_train=config.n_ctx_train, n_embd=config.n_embd,
         n_vocab=config.n_vocab, n_slots=model.n_slots,
+        adapters=tuple(map(_adapter_info, adapters)),
     )  # fmt: skip
+
+
+def _adapter_info(adapter: AdapterFile) -> AdapterInfo:
+    with open_gguf(adapter.path) as file:
+        texts = {
+            name: file.metadata.text(f"adapter.lora.{name}", "")
+            for name in ("task_name", "prompt_prefix")
+        }
+    return AdapterInfo(str(adapter.path), adapter.scale, **texts)
 
 
 def describe_file(

@@ -74,6 +74,12 @@ class Matrix:
         """Bytes of the whole matrix."""
         return self.row_bytes * self.n_out
 
+    @property
+    def read_bytes(self) -> int:
+        """Bytes that a product reads, those of adapters included."""
+        rank = self.delta.rank if self.delta else 0
+        return self.size_bytes + QuantType.F32.row_bytes(rank * (self.n_in + self.n_out))
+
     def part(self, first: int, n_out: int, expert: int = 0) -> Matrix:
         """Return some of its rows; where it is one of all experts', those of one of them."""
         delta = self.delta and self.delta.part(first, expert)
@@ -154,13 +160,13 @@ class Weights:
 
     def active_bytes(self, config: ModelConfig, *, has_head: bool = True) -> int:
         """Return the bytes of weights that one token reads: of the experts only those used."""
-        total = self.output.size_bytes if has_head else 0
+        total = self.output.read_bytes if has_head else 0
         if project := self.matrices.get("per_layer_model_proj"):
-            total += project.size_bytes
+            total += project.read_bytes
         for layer in self.layers:
-            total += sum(matrix.size_bytes for matrix in layer.matrices.values())
+            total += sum(matrix.read_bytes for matrix in layer.matrices.values())
             for part in layer.experts.values():
-                total += part.matrices[0].size_bytes * config.n_expert_used
+                total += part.matrices[0].read_bytes * config.n_expert_used
         return total
 
 
