@@ -25,12 +25,14 @@ import pytest
 from benchmarks.all import TABLES
 from gguf_hub.api.compat import llama_cpp
 from gguf_hub.cli.main import cli
+from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.shards import plan_split, write_shards
 from gguf_hub.hub.download.destinations import PART_SUFFIX
 from gguf_hub.hub.hardware import Hardware
 from gguf_hub.units import GB
 from tests.conftest import ROOT
 from tests.hub_server import HubServer
+from tests.lora import make_pairs, write_adapter
 from tests.rerankers import write_reranker
 from tests.synth import Shape, write_mixtral
 
@@ -86,6 +88,8 @@ FILES = {
         "model.f16.gguf",
         "calibration.txt",
         "held-out.txt",
+        "model.gguf",
+        "ADAPTER.gguf",
     ],
     "docs/gpu.md": ["model.gguf"],
     "docs/library.md": ["model.gguf"],
@@ -256,6 +260,9 @@ def models(tmp_path_factory: pytest.TempPathFactory, embedded: Path) -> Path:
     (folder / "model.gguf").write_bytes(embedded.read_bytes())
     write_reranker(folder / "reranker.gguf")
     (folder / "texts.txt").write_text("Once upon a time\nTom and Lily\n")
+    with GgufFile.open(embedded) as file:
+        pairs = make_pairs(file, ["blk.0.attn_q.weight"])
+    write_adapter(folder / "ADAPTER.gguf", "llama", pairs)
     for name in ("held.txt", "held-out.txt", "calibration.txt"):
         (folder / name).write_text("Once upon a time there was a fox. " * 100)
     bf16 = write_mixtral(folder / "bf16.gguf", SHAPE, recipe="BF16")

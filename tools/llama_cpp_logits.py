@@ -114,17 +114,27 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def logits_of(path: Path, tokens: Sequence[int], cache_type: int) -> np.ndarray:
+def logits_of(
+    path: Path, tokens: Sequence[int], cache_type: int, adapter: Path | None = None,
+    scale: float = 1.0,
+) -> np.ndarray:  # fmt: skip
     """Return llama.cpp's logits behind each token, ``float32[n_tokens, n_vocab]``.
 
     One thread, no flash attention; keys and values are kept as ``cache_type`` says.
 
+    Args:
+        path: The model.
+        tokens: Token ids.
+        cache_type: ``F32`` or ``F16``.
+        adapter: A LoRA adapter that is applied.
+        scale: Of the adapter.
+
     Raises:
-        RuntimeError: llama.cpp refuses the file.
+        RuntimeError: llama.cpp refuses a file.
     """
     import llama_cpp
 
-    with computed(path, tokens, cache_type) as (model, context):
+    with computed(path, tokens, cache_type, adapter=adapter, scale=scale) as (model, context):
         n_vocab = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
         rows = range(len(tokens))
         return np.array([llama_cpp.llama_get_logits_ith(context, i)[:n_vocab] for i in rows],
@@ -143,7 +153,13 @@ def vectors_of(path: Path, tokens: Sequence[int]) -> np.ndarray:
 
 @contextlib.contextmanager
 def computed(
-    path: Path, tokens: Sequence[int], cache_type: int, *, is_encoder: bool = False
+    path: Path,
+    tokens: Sequence[int],
+    cache_type: int,
+    *,
+    is_encoder: bool = False,
+    adapter: Path | None = None,
+    scale: float = 1.0,
 ) -> Iterator[tuple[Any, Any]]:
     """Yield a model and a context in which llama.cpp has computed tokens.
 
@@ -153,6 +169,8 @@ def computed(
     import llama_cpp
 
     with context_of(path, cache_type, is_encoder=is_encoder) as (model, context):
+        if adapter:
+            _apply(model, context, adapter, scale)
         n = len(tokens)
         batch = llama_cpp.llama_batch_init(n, 0, 1)
         batch.n_tokens = n
@@ -165,6 +183,16 @@ def computed(
             yield model, context
         finally:
             llama_cpp.llama_batch_free(batch)
+
+
+def _apply(model: Any, context: Any, adapter: Path, scale: float) -> None:
+    import llama_cpp
+
+    loaded = llama_cpp.llama_adapter_lora_init(model, str(adapter).encode())
+    if not loaded:
+        raise RuntimeError(f"llama.cpp cannot load {adapter.name}")
+    adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(loaded)
+    llama_cpp.llama_set_adapters_lora(context, adapters, 1, (ctypes.c_float * 1)(scale))
 
 
 @contextlib.contextmanager

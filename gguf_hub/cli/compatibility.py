@@ -154,15 +154,16 @@ IGNORED_BY_SERVE = (
 )
 
 _NO_DRAFT_KIND = "`--model-draft` drafts with a second model, `--lookup` from the text so far"
-_NO_ADAPTER = "`gguf-hub convert HF_DIR OUT --merge-lora ADAPTER_DIR` merges it into its model"
 _TEXT_ONLY = "this version is text only, no images or audio"
 _PROXY = "put a reverse proxy in front of the server"
 _IN_REQUESTS = "clients send it in each request"
 
 REFUSED = {
     ("-dr", "--docker-repo"): "models come from the Hugging Face Hub: `-hf ORG/REPO`",
-    ("--lora", "--lora-scaled"): _NO_ADAPTER,
-    ("--control-vector", "--control-vector-scaled", "--control-vector-layer-range"): _NO_ADAPTER,
+    ("--lora-init-without-apply",): "adapters have the scale of the command line: `--lora-scaled "
+    "FILE:0` leaves one out",
+    ("--control-vector", "--control-vector-scaled", "--control-vector-layer-range"): "a LoRA "
+    "adapter changes a model, too: `--lora FILE`",
     ("--spec-type", "-lcs", "--lookup-cache-static", "-lcd", "--lookup-cache-dynamic",
      "--draft-p-split", "--spec-draft-p-split", "--spec-replace"): _NO_DRAFT_KIND,
     ("-mm", "--mmproj", "-mmu", "--mmproj-url", "--image", "--audio", "--video"): _TEXT_ONLY,

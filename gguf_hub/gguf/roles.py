@@ -109,5 +109,5 @@ def require_model(name: object, fields: Mapping[str, Field], tensors: Sized) -> 
         return
     hint = "name the model's own file instead; `gguf-hub inspect` shows what this one holds"
     if role is Role.ADAPTER:
-        hint = "`gguf-hub convert HF_DIR OUT --merge-lora ADAPTER_DIR` merges it into its model"
+        hint = "`gguf-hub run MODEL --lora FILE` applies it to its model"
     raise UnsupportedGgufError(f"`{name}` is {role.obstacle}", hint=hint)

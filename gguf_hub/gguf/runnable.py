@@ -23,6 +23,7 @@ from gguf_hub.gguf.arch.encoders import dense_width
 from gguf_hub.gguf.arch.graph import Graph
 from gguf_hub.gguf.arch.graph_tensors import GraphTensor, tensors_of
 from gguf_hub.gguf.arch.states import state_sizes
+from gguf_hub.gguf.floats import FLOAT_TYPES
 from gguf_hub.gguf.format import AnyTensor, Field, TensorInfo, ValueType
 from gguf_hub.gguf.header import Header
 from gguf_hub.gguf.hparams import (
@@ -46,13 +47,12 @@ from gguf_hub.gguf.ollama import unclear
 from gguf_hub.gguf.roles import role_of_header
 from gguf_hub.gguf.senses import is_for_senses, left_out
 from gguf_hub.gguf.strings import shown
-from gguf_hub.gguf.types import RUNNABLE_TYPES, QuantType
+from gguf_hub.gguf.types import RUNNABLE_TYPES
 from gguf_hub.gguf.vocabulary import NO_VOCABULARY, vocabulary_problems
 
 H, C = HyperParameters, CacheHyperParameters
 NOT_RUNNABLE = "valid GGUF, but not runnable here"
 
-VECTOR_TYPES = frozenset({QuantType.F32, QuantType.F16, QuantType.BF16})
 """Types of vectors that the runner reads; they are never quantised."""
 _MOST_TOLD = 8
 _DIGITS = re.compile(r"\d+")
@@ -365,7 +365,7 @@ def _has_right_type(info: AnyTensor, spec: GraphTensor) -> bool:
     """Tell whether the runner computes with a tensor's type; vectors are never quantised."""
     if not isinstance(info, TensorInfo):
         return False
-    return info.type in (VECTOR_TYPES if spec.is_vector else RUNNABLE_TYPES)
+    return info.type in (FLOAT_TYPES if spec.is_vector else RUNNABLE_TYPES)
 
 
 def _type_obstacles(infos: Iterable[AnyTensor]) -> Iterator[str]:

@@ -138,6 +138,7 @@ def open_model(
 
 _SETTINGS_OF_DRAFTS: dict[str, Any] = {
     "n_logits": 1, "lock": "none", "overrides": (), "gpu": NO_GPU, "rope": AS_TRAINED,
+    "adapters": (),
 }  # fmt: skip
 """Settings in which a draft model differs: as its file has it, on the CPU."""
 
@@ -205,6 +206,12 @@ def load_model(
 ) -> Model:
     """Make the model of an open file ready; see ``open_model``."""
     if host is not None:
+        if settings.adapters:
+            raise UsageError(
+                "LoRA adapters do not work with `--cluster`: one machine computes the model",
+                hint="`gguf-hub convert HF_DIR OUT --merge-lora ADAPTER_DIR` merges one into its "
+                "model",
+            )
         from gguf_hub.run.cluster.model import ClusterModel  # 40 ms that others need not wait
 
         return ClusterModel.open(file, settings, host=host, progress=progress)

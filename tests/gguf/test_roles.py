@@ -54,7 +54,7 @@ def test_it_is_sound_as_what_it_is_and_refused_as_a_model(tmp_path: Path, name: 
     for act in (open_model, facts_of_file):
         with pytest.raises(UnsupportedGgufError, match=f"is {role.obstacle}") as caught:
             act(path)
-        assert ("gguf-hub convert" in str(caught.value.hint)) is (role is Role.ADAPTER)
+        assert ("gguf-hub run MODEL --lora" in str(caught.value.hint)) is (role is Role.ADAPTER)
 
 
 @pytest.mark.parametrize("names", [LORA, SUMS])

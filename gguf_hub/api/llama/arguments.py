@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import os
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gguf_hub.api.llama.parts import LlamaValueError
 from gguf_hub.api.offload import OffloadRequest, SplitMode
 from gguf_hub.errors import UsageError
 from gguf_hub.run.model.rope import SCALINGS, RopeChange
-from gguf_hub.run.model.settings import ALL_LAYERS, ModelSettings
+from gguf_hub.run.model.settings import ALL_LAYERS, AdapterFile, ModelSettings
 
 if TYPE_CHECKING:
     from gguf_hub.gguf.overrides import Override
@@ -24,10 +27,9 @@ _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "type_k": (None, *_CACHE_TYPES),
     "type_v": (None, *_CACHE_TYPES),
     "spm_infill": (None, False),
+    "lora_base": (None,),
 }
 """Arguments that would change results; those about speed alone are in ``STEERING``."""
-
-_REFUSED = {"lora_path": "LoRA adapters", "lora_base": "LoRA adapters"}
 
 _ROPE = frozenset({
     "rope_freq_base", "rope_freq_scale", "yarn_ext_factor", "yarn_attn_factor", "yarn_beta_fast",
@@ -40,27 +42,19 @@ SPLIT_MODES: tuple[SplitMode, ...] = ("none", "layer", "row")
 
 STEERING = frozenset({
     "n_ubatch", "n_threads_batch", "attention_type", "offload_kqv", "flash_attn", "op_offload",
-    "no_perf", "lora_scale", "numa",
+    "no_perf", "numa",
 })  # fmt: skip
 """Arguments about placement and speed, not results: accepted silently."""
 
 _SUPPORTED = frozenset({
     "draft_model", "kv_overrides", "rope_scaling_type", "swa_full", "use_mmap", "use_mlock",
-    "n_gpu_layers", "split_mode", "main_gpu", "tensor_split",
+    "n_gpu_layers", "split_mode", "main_gpu", "tensor_split", "lora_path", "lora_scale",
 })  # fmt: skip
 
 
 def check_extra(arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments that cannot be supported, warn about unknown and unsupported ones.
-
-    Raises:
-        LlamaValueError: The argument would change every result.
-    """
-    for name, feature in _REFUSED.items():
-        if arguments.get(name):
-            raise LlamaValueError(f"{name}: {feature} are not supported, found `{arguments[name]}`",
-                                  hint="merge the adapter into the model first")  # fmt: skip
-    known = STEERING | _ROPE | _SUPPORTED | _UNSUPPORTED.keys() | _REFUSED.keys()
+    """Warn about unknown and unsupported arguments."""
+    known = STEERING | _ROPE | _SUPPORTED | _UNSUPPORTED.keys()
     unknown = sorted(arguments.keys() - known)
     unsupported = sorted(
         name
@@ -105,6 +99,7 @@ def model_settings(
         rope=rope_change(arguments),
         swa_full=arguments.get("swa_full") in (None, True),
         overrides=_overrides(arguments.get("kv_overrides") or {}),
+        adapters=_adapters(arguments.get("lora_path"), arguments.get("lora_scale")),
     )
 
 
@@ -134,6 +129,21 @@ def offload_request(arguments: Mapping[str, Any]) -> OffloadRequest:
     except UsageError as exc:
         raise LlamaValueError(exc.message, hint=exc.hint) from exc
     return request
+
+
+def _adapters(path: Any, scale: Any) -> tuple[AdapterFile, ...]:
+    if not path:
+        return ()
+    if not isinstance(path, str | os.PathLike):
+        raise LlamaValueError(f"lora_path: expected the path of an adapter, found {path!r}")
+    if not Path(path).exists():
+        raise LlamaValueError(
+            f"Failed to initialize LoRA adapter from lora path: {os.fspath(path)} does not exist"
+        )
+    scale = 1.0 if scale is None else scale
+    if not isinstance(scale, int | float) or not math.isfinite(scale):
+        raise LlamaValueError(f"lora_scale: expected a number, found {scale!r}")
+    return (AdapterFile(Path(path), float(scale)),)
 
 
 def _overrides(values: Mapping[str, Any]) -> tuple[Override, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gguf_hub.api.offload.request import OffloadRequest
 from gguf_hub.progress import SILENT, Progress
-from gguf_hub.run.model.settings import NO_GPU, GpuSettings, ModelSettings
+from gguf_hub.run.model.settings import NO_GPU, ON_CPU_WITH_ADAPTERS, GpuSettings, ModelSettings
 
 if TYPE_CHECKING:
     from gguf_hub.api.offload.rooms import Room
@@ -41,6 +41,9 @@ def decide_offload(
     from gguf_hub.run.gpu.adapters import find_gpus, may_have_gpu
 
     if not (request.is_explicit or may_have_gpu()):
+        return NO_GPU
+    if settings.adapters:
+        progress.note(f"{request.label}: {ON_CPU_WITH_ADAPTERS}")
         return NO_GPU
     report = find_gpus()
     if not report.usable:

@@ -104,6 +104,13 @@ def _is_text(value: str) -> bool:
     return True
 
 
+class AdapterScale(Body):
+    """How much of a LoRA adapter a request asks for."""
+
+    id: int
+    scale: float = 0.0
+
+
 class Sampling(Body):
     """Sampling settings; None for the default."""
 
@@ -142,6 +149,7 @@ class Sampling(Body):
     ignore_eos: bool = False
     n_keep: Annotated[int, Field(ge=-1)] | None = None
     cache_prompt: bool | None = None
+    lora: Items[AdapterScale] | None = None
 
     @model_validator(mode="after")
     def _choose_constraint(self) -> Sampling:
@@ -161,7 +169,8 @@ class Sampling(Body):
 
     def settings(self) -> dict[str, Any]:
         """Return the settings for ``sampler_config``, but for ``logit_bias``."""
-        others = {"grammar", "json_schema", "ignore_eos", "n_keep", "logit_bias", "cache_prompt"}
+        others = {"grammar", "json_schema", "ignore_eos", "n_keep", "logit_bias", "cache_prompt",
+                  "lora"}  # fmt: skip
         return self.model_dump(include=set(Sampling.model_fields) - others, exclude_none=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -71,8 +72,10 @@ _TEMPLATE_CAPS = {
 
 @router.get("/lora-adapters")
 async def lora_adapters(request: Request) -> Response:
-    """Return the adapters: there are none."""
-    return Json([])
+    """Return the adapters and their scales."""
+    service: Service = request.app.state.service
+    adapters = enumerate(service.model_info.adapters)
+    return Json([{"id": i, **asdict(adapter)} for i, adapter in adapters])
 
 
 @router.get("/props")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gguf_hub.api.server.scheduler import Scheduler
-from gguf_hub.api.server.service import ModelInfo, Service
+from gguf_hub.api.server.service import AdapterInfo, ModelInfo, Service
 from gguf_hub.api.server.slot_files import SlotFiles
 from gguf_hub.gguf.hparams import HyperParameters
 from gguf_hub.gguf.shard_names import model_name
@@ -24,7 +24,7 @@ from gguf_hub.run.generation.model_drafter import NO_DRAFT, DraftSettings
 from gguf_hub.run.generation.pooling import EUCLIDEAN, Pooling
 from gguf_hub.run.generation.saved_prompt import model_id_of
 from gguf_hub.run.generation.vectors import Pooler
-from gguf_hub.run.model.settings import ModelSettings
+from gguf_hub.run.model.settings import AdapterFile, ModelSettings
 from gguf_hub.run.opening import LoadedModel, open_model
 from gguf_hub.run.tokenizer import Tokenizer, load_tokenizer
 
@@ -90,7 +90,7 @@ def open_service(
         pooler = Pooler(loaded.file, pooling)
         pooler.check()
         service = Service(
-            _model_info(name, loaded), loaded.tokenizer, loaded.file.metadata,
+            _model_info(name, loaded, settings.adapters), loaded.tokenizer, loaded.file.metadata,
             Scheduler(loaded.model, n_waiting=n_waiting, drafter=loaded.drafter),
             pooler, chat_format, n_keep,
             defaults=defaults or {}, n_predict=n_predict, norm=norm,
@@ -109,13 +109,25 @@ def _slot_files(folder: str | Path | None, loaded: LoadedModel) -> SlotFiles | N
     return SlotFiles(Path(folder), loaded.model, model_id_of(loaded.model, loaded.file))
 
 
-def _model_info(name: str | None, loaded: LoadedModel) -> ModelInfo:
+def _model_info(
+    name: str | None, loaded: LoadedModel, adapters: Sequence[AdapterFile]
+) -> ModelInfo:
     model, config = loaded.model, loaded.model.config
     return ModelInfo(
         **_facts_of(name, loaded.path, loaded.file, loaded.tokenizer),
         n_ctx=model.n_ctx, n_ctx_train=config.n_ctx_train, n_embd=config.n_embd,
         n_vocab=config.n_vocab, n_slots=model.n_slots,
+        adapters=tuple(map(_adapter_info, adapters)),
     )  # fmt: skip
+
+
+def _adapter_info(adapter: AdapterFile) -> AdapterInfo:
+    with open_gguf(adapter.path) as file:
+        texts = {
+            name: file.metadata.text(f"adapter.lora.{name}", "")
+            for name in ("task_name", "prompt_prefix")
+        }
+    return AdapterInfo(str(adapter.path), adapter.scale, **texts)
 
 
 def describe_file(

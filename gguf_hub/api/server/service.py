@@ -46,8 +46,27 @@ T = TypeVar("T")
 
 MAX_BULK_CHARACTERS = 2**20
 _NO_BUDGET = "the budget of reasoning is not held: a grammar says what the answer is"
+_BUSY_S = 0.05  # between two tries to queue more of what has begun
+_LOAD_ADAPTER = "`gguf-hub serve MODEL --lora FILE` loads one"
 FALLBACK_FORMAT = "chatml"
 """For models without a template, as in llama-server."""
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """A LoRA adapter of the model.
+
+    Attributes:
+        path: The file.
+        scale: Factor of what it adds.
+        task_name: What it says that it is for, or empty.
+        prompt_prefix: What it says that prompts should begin with, or empty.
+    """
+
+    path: str
+    scale: float
+    task_name: str = ""
+    prompt_prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +89,7 @@ class ModelInfo:
         metadata: What the file says of the model: numbers and short texts by their keys.
         modified_time: When the file was written, in seconds since 1970.
         can_infill: Whether its vocabulary has tokens for filling in the middle of a text.
+        adapters: What is applied to it.
     """
 
     name: str
@@ -87,6 +107,7 @@ class ModelInfo:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     modified_time: float = 0.0
     can_infill: bool = False
+    adapters: tuple[AdapterInfo, ...] = ()
 
 
 class Service:
@@ -202,10 +223,13 @@ class Service:
             ContextFullError: The prompt is too long.
             UsageError: The prompt is empty, an option or a schema is invalid, or the model makes
                 embeddings alone.
+            UsageError: The prompt is empty, an option or a schema is invalid, or other scales of
+                adapters are asked for.
         """
         if self._arch is not None:
             require_generation(self._arch)
         n_ctx = self.model_info.n_ctx
+        self._check_adapters(body)
         if len(tokens) >= n_ctx:
             raise self._too_long(len(tokens))
         tokens = self._check_tokens(tokens)
@@ -236,6 +260,19 @@ class Service:
             reuses_cache=self._reuses_cache if body.cache_prompt is None else body.cache_prompt,
         )
         return Generation(request, self.tokenizer, n_ctx, shift=shift)
+
+    def _check_adapters(self, body: Sampling) -> None:
+        """Refuse other scales of adapters than the model's; those that are left out are 0."""
+        if body.lora is None:
+            return
+        own = {i: adapter.scale for i, adapter in enumerate(self.model_info.adapters)}
+        if dict.fromkeys(own, 0.0) | {each.id: each.scale for each in body.lora} == own:
+            return
+        if not own:
+            raise UsageError("lora: no adapter is loaded", hint=_LOAD_ADAPTER)
+        scales = ", ".join(f"{scale:g} of {i}" for i, scale in own.items())
+        raise UsageError(f"lora: adapters have the scales of the command line, {scales}: expected "
+                         "these, or no `lora`")  # fmt: skip
 
     def default_settings(self) -> dict[str, Any]:
         """Return the default sampling settings under llama-server's names."""

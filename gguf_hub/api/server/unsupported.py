@@ -28,9 +28,6 @@ _OTHER_CONSTRAINT = Unsupported("is vLLM's: write `response_format`, `json_schem
 _NO_LAZINESS = Unsupported("grammars hold from the first token on")
 
 GENERATION: Fields = {
-    "lora": Unsupported(
-        "no adapter is loaded: `gguf-hub convert --merge-lora` adds one to a model"
-    ),
     "image_data": _TEXT_ONLY,
     "multimodal_data": _TEXT_ONLY,
     "grammar_lazy": _NO_LAZINESS,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gguf_hub.cli.options import together
+from gguf_hub.cli.run.adapters import adapter_options, adapters_of
 from gguf_hub.cli.run.offload import offload_options
 from gguf_hub.gguf.memory.cache import CACHE_TYPES
 from gguf_hub.progress import SILENT, Progress
@@ -66,6 +67,7 @@ opening_options = together(
         default=True,
         help="Memory-map the file (default), or read it into memory first.",
     ),
+    adapter_options,
     offload_options,
 )
 """Add the options that ``model_settings`` reads."""
@@ -137,6 +139,7 @@ def model_settings(
         rope=rope_change(options),
         swa_full=options["swa_full"] or options.get("prompt_cache") is not None,
         overrides=parse_overrides(options["override_kv"]) if options["override_kv"] else (),
+        adapters=adapters_of(options),
         **more,
     )
     if options.get("cluster") is not None:  # machines of a cluster compute on their CPUs

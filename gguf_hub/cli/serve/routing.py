@@ -136,6 +136,7 @@ def serve_routed(
 ) -> None:
     """Serve several models until Ctrl-C; the arguments are those of ``serve_one``."""
     from gguf_hub.api.server.router.app import create_router_app
+    from gguf_hub.cli.run.adapters import make_absolute
     from gguf_hub.cli.run.opening import draft_argument, draft_settings
     from gguf_hub.cli.serve.offering import offers_of
     from gguf_hub.cli.serve.serving import serve
@@ -156,6 +157,11 @@ def serve_routed(
         # a process that works in another folder opens it
         options["model_draft"] = str(path.absolute()) if path else None
         options["hf_repo_draft"] = None
+    if options["lora"] or options["lora_scaled"]:
+        if len(models) != 1:
+            raise UsageError("`--lora` applies to one model, and there are several",
+                             hint="name one MODEL")  # fmt: skip
+        make_absolute(options)
     progress, n_ctx = console.ConsoleProgress(), options["ctx_size"]
     named = [(m, fetch_argument(m, options, progress, n_ctx).absolute()) for m in models]
     router = make_router(options, named or None, arguments)

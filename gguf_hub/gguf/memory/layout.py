@@ -256,6 +256,7 @@ class MemoryLayout:
             self.moe_in = self._activations("latent that experts read", t, d_exp)
             self.moe_out = self._activations("latent that they write", t, d_exp)
         self.expert_out = self._take("f", "expert_out [P, D]", pairs * d_exp)
+        self._lay_out_adapters(model, t, pairs)
         self.router_logits = self._take("f", "router logits [T, E]", t * max(1, model.n_expert))
         self.expert_starts = self._take("n", "expert starts [E + 1]", model.n_expert + 1)
         self.expert_assignments = self._take("n", "pairs sorted by expert [P]", pairs)
@@ -312,6 +313,14 @@ class MemoryLayout:
             n_kv = n_head * (sizes.n_plain + sizes.n_value)
             self.mixed_keys = self._take("f", "keys that are not rotated, and values", t * n_kv)
 
+    def _lay_out_adapters(self, model: ModelSizes, t: int, pairs: int) -> None:
+        """Take what LoRA adapters are computed in: A x, and of experts B (A x), too."""
+        rank = model.expert_adapter_rank
+        rows = max(t * model.adapter_rank, pairs * rank)
+        self.adapter_rows = self._take("f", "A x of adapters [T or P, r]", rows)
+        width = max(model.n_embd_of_experts, model.n_ff_of_experts) if rank else 0
+        self.adapter_out = self._take("f", "B (A x) of experts' adapters [P, F]", pairs * width)
+
     def _lay_out_per_layer(self, model: ModelSizes, t: int) -> None:
         """Take what layers have embeddings of their own for, [T, n_layer, P]."""
         p, width = model.n_embd_per_layer, model.n_embd_per_layer * model.n_layer
@@ -338,6 +347,7 @@ class MemoryLayout:
             widths |= {model.latents.n_lora_q, model.latents.n_lora_kv, model.latents.n_plain}
         widths |= {sizes.state.n_rank for sizes in layers if sizes.state}
         widths |= {model.n_embd, model.n_embd_moe, model.n_ff, model.n_ff_of_experts}
+        widths |= {model.adapter_rank, model.expert_adapter_rank}
         packed = tile_bytes(max(*widths, model.n_ff_shexp, model.n_embd_dense))
         partial = partial_floats(max(limits.n_batch, limits.n_outputs))
         self.attention_scratch = self._take("f", "attention of each thread", threads * floats)

@@ -99,6 +99,8 @@ class ModelSizes:
         n_altup: Streams of alternating updates; 0 without.
         latents: Of attention; None without.
         has_query_gates: Whether queries are computed with gates of attention's results.
+        adapter_rank: Largest rank of LoRA adapters of matrices; 0 without any.
+        expert_adapter_rank: Of adapters of experts.
     """
 
     n_layer: int
@@ -125,6 +127,8 @@ class ModelSizes:
     n_altup: int = field(default=0, kw_only=True)
     latents: Latents | None = field(default=None, kw_only=True)
     has_query_gates: bool = field(default=False, kw_only=True)
+    adapter_rank: int = field(default=0, kw_only=True, repr=False)
+    expert_adapter_rank: int = field(default=0, kw_only=True, repr=False)
 
     @property
     def n_ff_of_experts(self) -> int:

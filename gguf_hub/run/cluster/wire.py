@@ -24,7 +24,7 @@ _PLAIN_ERRORS = (
 def settings_to_json(settings: ModelSettings) -> dict[str, Any]:
     """Return settings for ``settings_from_json``."""
     fields = asdict(settings)
-    del fields["gpu"]
+    del fields["gpu"], fields["adapters"]  # a cluster takes none
     return fields
 
 

@@ -22,15 +22,14 @@ from gguf_hub.gguf.arch.classifier import (
     OUTPUT_BIAS,
     ClassifierGraph,
 )
+from gguf_hub.gguf.floats import FLOAT_TYPES, float_tensor
 from gguf_hub.gguf.hparams import GraphHyperParameters
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.generation.pooling import Pooling, pool
-from gguf_hub.run.model.weights import float_tensor
 
 Floats = NDArray[np.float32]
 _NONE = ClassifierGraph(())
-_FLOATS = (QuantType.F32, QuantType.F16, QuantType.BF16)
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,9 @@ def _row(hparams: GraphHyperParameters) -> Pooling:
 
 def _tensor(file: Gguf, name: str, shape: tuple[int, ...]) -> Floats:
     """Return a tensor as floats, a copy."""
-    found = float_tensor(file, name) if file.tensors[name].type in _FLOATS else _decoded(file, name)
+    found = (
+        float_tensor(file, name) if file.tensors[name].type in FLOAT_TYPES else _decoded(file, name)
+    )
     return np.array(found, np.float32).reshape(shape)
 
 

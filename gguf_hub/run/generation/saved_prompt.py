@@ -51,7 +51,8 @@ class SavedPrompt:
 def model_id_of(model: Model, file: Gguf) -> str:
     """Return an id of models that can share a cache.
 
-    Of the weights, it covers some bytes at the beginning, in the middle and at the end.
+    Of the weights, it covers some bytes at the beginning, in the middle and at the end; of LoRA
+    adapters, all.
     """
     middle = (file.data_offset + len(file.data)) // 2
     digest = hashlib.sha256()
@@ -61,6 +62,7 @@ def model_id_of(model: Model, file: Gguf) -> str:
         (-_SAMPLE_BYTES, None),
     ):
         digest.update(file.data[start:end].tobytes())
+    digest.update(model.config.adapters_id.encode())
     return f"{model.config!r} {model.n_ctx} {model.cache_types} {digest.hexdigest()}"
 
 

@@ -13,9 +13,10 @@ from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.memory.layout import Activations, LayerOffsets
 from gguf_hub.run.kernels.vm.ops import N_TOKENS
 from gguf_hub.run.model.latents import LatentWriter
+from gguf_hub.run.model.made_vectors import ONES, SLOPES
 from gguf_hub.run.model.rope import RopeConfig
 from gguf_hub.run.model.steps import Stream
-from gguf_hub.run.model.weights import ONES, SLOPES, Layer
+from gguf_hub.run.model.weights import Layer
 
 _OUTPUTS = {"": "attn_output", "short_conv": "shortconv.out_proj", "mamba": "ssm_out",
             "mamba2": "ssm_out", "delta_net": "ssm_out"}  # fmt: skip

@@ -14,12 +14,13 @@ from collections.abc import Mapping
 from gguf_hub.errors import UsageError
 from gguf_hub.gguf.arch.encoders import TOKEN_TYPES
 from gguf_hub.gguf.memory.layout import Activations, LayerOffsets
+from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.kernels.vm.extents import Bounds, Span
 from gguf_hub.run.kernels.vm.ops import N_OUTPUT_PAIRS, N_OUTPUTS, N_PAIRS, N_TOKENS
 from gguf_hub.run.model.altup import AltupWriter
 from gguf_hub.run.model.attention import AttentionWriter
 from gguf_hub.run.model.feed_forward import FeedForwardWriter
-from gguf_hub.run.model.program import FULL_GRAPH, Program
+from gguf_hub.run.model.program import ADAPTERS, FULL_GRAPH, Program
 from gguf_hub.run.model.state import StateWriter
 from gguf_hub.run.model.steps import Stream
 from gguf_hub.run.model.weights import DENSE_LAYERS, Layer, Matrix
@@ -126,6 +127,12 @@ class ProgramBuilder(AttentionWriter, StateWriter, FeedForwardWriter, AltupWrite
             w0=embedding.offset, row_bytes=embedding.row_bytes, n_in=embedding.n_in,
             ids=at.ids, y=at.residual,
         )  # fmt: skip
+        if delta := embedding.delta:
+            self._add(
+                "get_rows.F32", file=ADAPTERS, w0=delta.a, n_in=delta.rank, ids=at.ids,
+                row_bytes=QuantType.F32.row_bytes(delta.rank), y=at.adapter_rows,
+            )  # fmt: skip
+            self._add_adapted(delta, c.n_embd, at.residual, N_TOKENS)
         if is_scaled:
             self._add("scale_rows", is_last=is_last, x=at.residual, width=c.n_embd,
                       factor=self._scalar(c.embedding_scale), count=N_TOKENS)  # fmt: skip

@@ -73,6 +73,7 @@ class ModelConfig(ModelSizes):
         logit_cap: Soft cap of logits; 0 for none.
         value_scale: Factor of attention's results.
         norms_rates: Whether what a Mamba's scan is steered by is normed without weights.
+        adapters_id: Tells LoRA adapters and their scales from others; empty without any.
     """
 
     name: str
@@ -97,6 +98,7 @@ class ModelConfig(ModelSizes):
     logit_cap: float = 0.0
     value_scale: float = 1.0
     norms_rates: bool = False
+    adapters_id: str = field(default="", repr=False)
 
     @property
     def has_states(self) -> bool:

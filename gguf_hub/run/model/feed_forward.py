@@ -7,8 +7,11 @@ from dataclasses import replace
 
 from gguf_hub.gguf.memory.activations import ACTIVATION_OF, activation_bytes, activation_floats
 from gguf_hub.gguf.memory.layout import Activations, LayerOffsets
+from gguf_hub.gguf.types import QuantType
+from gguf_hub.run.model.made_vectors import XIELU
+from gguf_hub.run.model.program import ADAPTERS, MODEL
 from gguf_hub.run.model.steps import StepWriter, Stream
-from gguf_hub.run.model.weights import XIELU, Experts, Layer, Matrix
+from gguf_hub.run.model.weights import Experts, Layer, Matrix
 
 _ACTIVATIONS = {"silu": "silu_mul", "gelu": "gelu_mul", "relu": "relu_mul",
                 "swiglu_oai": "swiglu_oai", "relu2": "relu2", "plain_gelu": "gelu",
@@ -165,12 +168,14 @@ class FeedForwardWriter(StepWriter):
             self._quantize(rows, _readers(layer), stream.pairs)
         places = {"up": at.gate.x} if gate is None else {"gate": at.gate.x, "up": at.up}
         for part, y in places.items():
-            self._expert_matmul(experts[part], rows, y, pairs_per_x, is_last=part == "up")
+            self._expert_matmul(
+                experts[part], rows, y, pairs_per_x, stream.pairs, is_last=part == "up"
+            )
         for part, y in places.items():
             self._expert_bias(vectors, part, y, own, stream)
         limit = layer.graph.swiglu_limit_exp
         self._activate(at.gate, at.up, list(down.matrices), stream.pairs, limit)
-        self._expert_matmul(down, at.gate, at.expert_out, 1, is_last=True)
+        self._expert_matmul(down, at.gate, at.expert_out, 1, stream.pairs, is_last=True)
         if "ffn_down_exps.scale" in vectors:
             self._add("scale_by_expert", y=at.expert_out, scales=vectors["ffn_down_exps.scale"],
                       width=c.n_embd_of_experts, n_expert=c.n_expert, expert_ids=own.expert_ids,
@@ -267,26 +272,53 @@ class FeedForwardWriter(StepWriter):
             )  # fmt: skip
 
     def _expert_matmul(
-        self, experts: Experts, rows: Activations, y: int, pairs_per_x: int, *, is_last: bool
-    ) -> None:
+        self, experts: Experts, rows: Activations, y: int, pairs_per_x: int, count: int,
+        *, is_last: bool,
+    ) -> None:  # fmt: skip
         """Multiply the rows of each pair with its expert: [P, n_in] -> [P, n_out].
 
         Experts of one layer may differ in type; each type is a step with a table of its own.
         """
         first, types = experts.matrices[0], experts.types
         for type_ in types:
-            kind = ACTIVATION_OF[type_]
-            xq, xf = rows.offsets[kind]
-            self._add(
-                f"expert_matmul.{type_.name}", is_last=is_last and type_ == types[-1],
-                experts=self._tables[experts.offsets(type_)], n_expert=len(experts.matrices),
-                row_bytes=type_.row_bytes(first.n_in), n_in=first.n_in, n_out=first.n_out,
-                expert_starts=self._at.expert_starts, assignments=self._at.expert_assignments,
-                pairs_per_x=pairs_per_x,
-                xq=xq, xq_stride=activation_bytes(kind, rows.width),
-                xf=xf, xf_stride=activation_floats(kind, rows.width),
-                y=y, y_stride=first.n_out, **self._at.product_scratch,
+            self._expert_product(
+                experts.offsets(type_), replace(first, type=type_), rows, y, pairs_per_x,
+                is_last=is_last and type_ == types[-1] and not experts.deltas,
             )  # fmt: skip
+        if experts.deltas:
+            self._add_adapted_experts(experts, rows, y, pairs_per_x, count)
+
+    def _add_adapted_experts(
+        self, experts: Experts, rows: Activations, y: int, pairs_per_x: int, count: int
+    ) -> None:
+        """Add what LoRA adapters make of the rows of each pair: B (A x) of its expert."""
+        at, first, rank = self._at, experts.matrices[0], experts.deltas[0].rank
+        a, b = experts.delta_offsets
+        inner = Activations(at.adapter_rows, rank, {"f32": (0, at.adapter_rows)})
+        self._expert_product(a, Matrix(QuantType.F32, a[0], first.n_in, rank), rows,
+                             at.adapter_rows, pairs_per_x, file=ADAPTERS, is_last=True)  # fmt: skip
+        self._expert_product(b, Matrix(QuantType.F32, b[0], rank, first.n_out), inner,
+                             at.adapter_out, 1, file=ADAPTERS, is_last=True)  # fmt: skip
+        self._add("add_rows", x=y, y=at.adapter_out, width=first.n_out, factor=self._scalar(1.0),
+                  count=count)  # fmt: skip
+
+    def _expert_product(
+        self, offsets: tuple[int, ...], like: Matrix, rows: Activations, y: int, pairs_per_x: int,
+        *, is_last: bool, file: int = MODEL,
+    ) -> None:  # fmt: skip
+        """Multiply the rows of each pair with its expert's matrix, all ``like`` one of them."""
+        kind = ACTIVATION_OF[like.type]
+        xq, xf = rows.offsets[kind]
+        self._add(
+            f"expert_matmul.{like.type.name}", is_last=is_last, file=file,
+            experts=self._tables[offsets], n_expert=len(offsets),
+            row_bytes=like.row_bytes, n_in=like.n_in, n_out=like.n_out,
+            expert_starts=self._at.expert_starts, assignments=self._at.expert_assignments,
+            pairs_per_x=pairs_per_x,
+            xq=xq, xq_stride=activation_bytes(kind, rows.width),
+            xf=xf, xf_stride=activation_floats(kind, rows.width),
+            y=y, y_stride=like.n_out, **self._at.product_scratch,
+        )  # fmt: skip
 
 
 def _readers(layer: Layer) -> list[Matrix]:

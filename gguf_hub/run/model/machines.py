@@ -16,7 +16,7 @@ from gguf_hub.run.model.builder import ProgramBuilder
 from gguf_hub.run.model.config import ModelConfig
 from gguf_hub.run.model.program import FULL_GRAPH, Program, Stage
 from gguf_hub.run.model.residency import release
-from gguf_hub.run.model.settings import GpuSettings
+from gguf_hub.run.model.settings import NO_GPU, ON_CPU_WITH_ADAPTERS, GpuSettings
 from gguf_hub.run.model.weights import Weights
 from gguf_hub.units import format_size
 
@@ -53,6 +53,9 @@ class MachineOpener:
     def open(self, limits: Limits, gpu: GpuSettings) -> Opened:
         """Return a machine with as many layers on GPUs as are asked for and have room there."""
         self._limits = limits
+        if gpu.n_layers and self._weights.adapters:
+            self._progress.note(ON_CPU_WITH_ADAPTERS)
+            gpu = NO_GPU
         stores: list[WeightStore] = []
         if gpu.n_layers and self._config.is_encoder:
             self._progress.note(
@@ -183,7 +186,9 @@ class MachineOpener:
         return ProgramBuilder(self._config, self._weights, limits, self._stage).build()
 
     def _cpu(self, program: Program, limits: Limits) -> CompiledMachine:
-        memory = program.memory([self._file.data])
+        adapters = self._weights.adapters
+        files = [self._file.data, *([adapters.data] if adapters else [])]
+        memory = program.memory(files)
         return CompiledMachine(self._builder, memory, limits.n_threads)
 
 

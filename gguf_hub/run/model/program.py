@@ -29,6 +29,9 @@ class Stage:
 
 FULL_GRAPH = Stage()
 
+MODEL, ADAPTERS = range(2)
+"""Files that steps read weights of: the GGUF, and the data of LoRA adapters."""
+
 
 @dataclass(frozen=True)
 class Program:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from numbers import Integral
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gguf_hub.errors import UsageError
@@ -44,6 +46,23 @@ NO_GPU = GpuSettings()
 """Everything on the CPU."""
 
 
+ON_CPU_WITH_ADAPTERS = "the CPU computes all layers of a model with LoRA adapters"
+"""What is said where GPUs would compute some."""
+
+
+@dataclass(frozen=True)
+class AdapterFile:
+    """A LoRA adapter in GGUF form.
+
+    Attributes:
+        path: The file.
+        scale: Factor of what it adds; 0 for nothing.
+    """
+
+    path: Path
+    scale: float = 1.0
+
+
 @dataclass(frozen=True)
 class ModelSettings:
     """Settings of a model, under llama.cpp's names.
@@ -65,6 +84,7 @@ class ModelSettings:
             anywhere.
         overrides: Metadata that is read otherwise than the file has it.
         gpu: What GPUs compute.
+        adapters: LoRA adapters that are applied.
     """
 
     n_ctx: int = 0
@@ -81,6 +101,7 @@ class ModelSettings:
     swa_full: bool = False
     overrides: tuple[Override, ...] = ()
     gpu: GpuSettings = NO_GPU
+    adapters: tuple[AdapterFile, ...] = ()
 
     def check(self) -> None:
         """Refuse values that no model can be opened with.
@@ -97,6 +118,11 @@ class ModelSettings:
         for name in (self.key_type, self.value_type):
             if name not in CACHE_TYPES:
                 raise UsageError(f"cache type `{name}`: expected one of {', '.join(CACHE_TYPES)}")
+        for adapter in self.adapters:
+            if not math.isfinite(adapter.scale):
+                raise UsageError(
+                    f"scale {adapter.scale} of LoRA adapter `{adapter.path}`: expected a number"
+                )
 
 
 DEFAULTS = ModelSettings()

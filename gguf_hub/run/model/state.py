@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from gguf_hub.gguf.memory.layout import Activations, LayerOffsets
 from gguf_hub.gguf.memory.states import StateSizes, state_stride
 from gguf_hub.run.kernels.vm.ops import N_TOKENS
+from gguf_hub.run.model.made_vectors import ONES
 from gguf_hub.run.model.steps import StepWriter
-from gguf_hub.run.model.weights import ONES, Layer
+from gguf_hub.run.model.weights import Layer
 
 
 class StateWriter(StepWriter):

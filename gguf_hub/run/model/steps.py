@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from gguf_hub.errors import UnsupportedGgufError
 from gguf_hub.gguf.memory.activations import ACTIVATION_OF, activation_bytes, activation_floats
 from gguf_hub.gguf.memory.layout import Activations, Limits, MemoryLayout
+from gguf_hub.gguf.types import QuantType
 from gguf_hub.run.kernels.vm.ops import N_PAIRS, N_TOKENS, Step, step
+from gguf_hub.run.model.adapters import LowRank
 from gguf_hub.run.model.config import ModelConfig
-from gguf_hub.run.model.program import FULL_GRAPH, Stage
+from gguf_hub.run.model.program import ADAPTERS, FULL_GRAPH, MODEL, Stage
 from gguf_hub.run.model.weights import Matrix, Weights
 
 
@@ -78,9 +80,11 @@ class StepWriter:
             self._constants[self._scalars[value]] = number
         return self._scalars[value]
 
-    def _add(self, kernel: str, *, is_last: bool = True, **arguments: int) -> None:
+    def _add(
+        self, kernel: str, *, is_last: bool = True, file: int = MODEL, **arguments: int
+    ) -> None:
         """Append a step; the next one waits for it only if it is the last of its group."""
-        written = step(kernel, barrier=is_last, **arguments)
+        written = step(kernel, file=file, barrier=is_last, **arguments)
         self._steps.append(replace(written, layer=self._layer, of_experts=self._of_experts))
 
     def _norm(
@@ -140,17 +144,34 @@ class StepWriter:
         count: int = N_TOKENS,
         is_added: bool = False,
         is_last: bool = False,
+        is_adapter: bool = False,
     ) -> None:
-        """Multiply activation rows with a matrix: [rows, n_in] -> [rows, n_out]."""
+        """Multiply activation rows with a matrix: [rows, n_in] -> [rows, n_out].
+
+        It is one of the model, with what adapters add to it; or of an adapter itself.
+        """
         kind = ACTIVATION_OF[matrix.type]
         xq, xf = rows.offsets[kind]
         self._add(
-            f"matmul.{matrix.type.name}", is_last=is_last,
+            f"matmul.{matrix.type.name}", is_last=is_last and not matrix.delta,
+            file=ADAPTERS if is_adapter else MODEL,
             w0=matrix.offset, row_bytes=matrix.row_bytes, n_in=matrix.n_in, n_out=matrix.n_out,
             xq=xq, xq_stride=activation_bytes(kind, rows.width),
             xf=xf, xf_stride=activation_floats(kind, rows.width),
             y=y, y_stride=matrix.n_out, is_added=is_added, count=count, **self._at.product_scratch,
         )  # fmt: skip
+        if delta := matrix.delta:
+            a = Matrix(QuantType.F32, delta.a, matrix.n_in, delta.rank)
+            self._matmul(a, rows, self._at.adapter_rows, count=count, is_last=True, is_adapter=True)
+            self._add_adapted(delta, matrix.n_out, y, count)
+
+    def _add_adapted(self, delta: LowRank, n_out: int, y: int, count: int) -> None:
+        """Add what a LoRA adapter makes of its rows, A x: [rows, r] -> [rows, n_out]."""
+        at = self._at.adapter_rows
+        rows = Activations(at, delta.rank, {"f32": (0, at)})
+        b = Matrix(QuantType.F32, delta.b, delta.rank, n_out)
+        # the last of its group, as the next adapter writes the same rows
+        self._matmul(b, rows, y, count=count, is_added=True, is_last=True, is_adapter=True)
 
     def _target(self, stream: Stream) -> int:
         """Return where a branch is computed: in the residual stream itself, or beside it."""
@@ -186,6 +207,8 @@ def _expert_tables(weights: Weights, limits: Limits) -> list[tuple[int, ...]]:
     for layer in weights.layers:
         for part in layer.experts.values():
             tables |= dict.fromkeys(part.offsets(type_) for type_ in part.types)
+            if part.deltas:
+                tables |= dict.fromkeys(part.delta_offsets)
             if limits.prefetch_experts:
                 tables[part.offsets()] = None
     return list(tables)

@@ -118,7 +118,7 @@ class Transformer:
         """
         settings.check()
         require_little_endian(file)
-        config, weights = read_model(file)
+        config, weights = read_model(file, settings.adapters, progress)
         config = replace(config, rope=config.rope.with_changes(settings.rope))
         n_threads = auto_threads(weights.active_bytes(config), usable_threads())
         is_encoder = config.is_encoder

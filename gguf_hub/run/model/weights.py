@@ -9,7 +9,7 @@ need not know the layout.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from shlex import quote
 
@@ -23,23 +23,31 @@ from gguf_hub.gguf.arch.graph import Graph, LayerGraph
 from gguf_hub.gguf.arch.graph_tensors import tensors_of
 from gguf_hub.gguf.arch.states import CONV_KERNELS
 from gguf_hub.gguf.experts import FUSED_EXPERTS, has_fused_experts, shared_width
-from gguf_hub.gguf.hparams import GraphHyperParameters
+from gguf_hub.gguf.floats import float_tensor
 from gguf_hub.gguf.runnable import NOT_RUNNABLE, find_graph_obstacles, join_obstacles
 from gguf_hub.gguf.shards import Gguf
 from gguf_hub.gguf.types import QuantType
+from gguf_hub.progress import SILENT, Progress
+from gguf_hub.run.model.adapters import (
+    NO_ADAPTERS,
+    Adapters,
+    LowRank,
+    read_adapters,
+    refuse_unused,
+)
 from gguf_hub.run.model.config import ModelConfig, read_config, read_graph
+from gguf_hub.run.model.made_vectors import ONES, SLOPES, XIELU, alibi_slopes, xielu_numbers
+from gguf_hub.run.model.settings import AdapterFile
 
 _ROPE_FACTORS = {
     "": "rope_freqs.weight", "long": "rope_factors_long.weight",
     "short": "rope_factors_short.weight",
 }  # fmt: skip
 DENSE_LAYERS = ("dense_2", "dense_3")
-ONES = "ones"
-"""A vector that no file has: what norms without weights multiply by, [d]."""
-SLOPES = "slopes"
-"""Another one: by how much scores of each head fall with the distance, [H]."""
-XIELU = "xielu"
-"""Another one: the numbers of a layer's activation, as the step of this name reads them, [4]."""
+_WITHOUT_ADAPTERS = (
+    "per_layer_token_embd.weight", "position_embd.weight", "attn_k_b.weight", "attn_v_b.weight",
+)  # fmt: skip
+"""Rows that are looked up, and matrices of single heads: no adapter is added to them."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +56,14 @@ class Matrix:
 
     Attributes:
         offset: Byte of the mapped file, or of the shards mapped as one, where the first row begins.
+        delta: What LoRA adapters add to its products; of experts, what those of the first one do.
     """
 
     type: QuantType
     offset: int
     n_in: int
     n_out: int
+    delta: LowRank | None = None
 
     @property
     def row_bytes(self) -> int:
@@ -65,9 +75,16 @@ class Matrix:
         """Bytes of the whole matrix."""
         return self.row_bytes * self.n_out
 
-    def part(self, first: int, n_out: int) -> Matrix:
-        """Return some of its rows."""
-        return replace(self, offset=self.offset + first * self.row_bytes, n_out=n_out)
+    @property
+    def read_bytes(self) -> int:
+        """Bytes that a product reads, those of adapters included."""
+        rank = self.delta.rank if self.delta else 0
+        return self.size_bytes + QuantType.F32.row_bytes(rank * (self.n_in + self.n_out))
+
+    def part(self, first: int, n_out: int, expert: int = 0) -> Matrix:
+        """Return some of its rows; where it is one of all experts', those of one of them."""
+        delta = self.delta and self.delta.part(first, expert)
+        return replace(self, offset=self.offset + first * self.row_bytes, n_out=n_out, delta=delta)
 
 
 @dataclass(frozen=True)
@@ -86,6 +103,17 @@ class Experts:
         return tuple(
             matrix.offset if type_ in (None, matrix.type) else 0 for matrix in self.matrices
         )
+
+    @property
+    def deltas(self) -> tuple[LowRank, ...]:
+        """What LoRA adapters add to the products of each; nothing, or to those of all."""
+        deltas = [matrix.delta for matrix in self.matrices]
+        return tuple(delta for delta in deltas if delta)
+
+    @property
+    def delta_offsets(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Where A and B of each expert's adapter are."""
+        return tuple(delta.a for delta in self.deltas), tuple(delta.b for delta in self.deltas)
 
 
 @dataclass(frozen=True)
@@ -119,6 +147,7 @@ class Weights:
         matrices: ``per_layer_token_embd`` and ``per_layer_model_proj``, where layers have
             embeddings of their own; ``altup_proj`` and ``altup_unembd_proj``, those of all
             streams but the first one after another.
+        adapters: What ``delta`` of matrices refers to.
         rope_factors: Divisors of the frequencies, [n_rot / 2], if there are any: ``long`` and
             ``short`` for contexts longer than trained on and others, "" for all.
     """
@@ -129,41 +158,42 @@ class Weights:
     output: Matrix
     rope_factors: Mapping[str, NDArray[np.float32]]
     matrices: Mapping[str, Matrix] = field(default_factory=dict)
+    adapters: Adapters = NO_ADAPTERS
 
     def active_bytes(self, config: ModelConfig, *, has_head: bool = True) -> int:
         """Return the bytes of weights that one token reads: of the experts only those used."""
-        total = self.output.size_bytes if has_head and not config.is_encoder else 0
+        total = self.output.read_bytes if has_head and not config.is_encoder else 0
         looked_up = ("per_layer_token_embd", "position_embd")
         every_token = (m for name, m in self.matrices.items() if name not in looked_up)
-        total += sum(matrix.size_bytes for matrix in every_token)
+        total += sum(matrix.read_bytes for matrix in every_token)
         for layer in self.layers:
-            total += sum(matrix.size_bytes for matrix in layer.matrices.values())
+            total += sum(matrix.read_bytes for matrix in layer.matrices.values())
             for part in layer.experts.values():
-                total += part.matrices[0].size_bytes * config.n_expert_used
+                total += part.matrices[0].read_bytes * config.n_expert_used
         return total
-
-
-def float_tensor(file: Gguf, name: str) -> NDArray[np.float32]:
-    """Return the numbers of a tensor of F32, F16 or BF16, one row after another."""
-    raw, type_ = file.tensor_bytes(name), file.tensors[name].type
-    if type_ == QuantType.F32:
-        return raw.view(np.float32)
-    if type_ == QuantType.BF16:
-        return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
-    return raw.view(np.float16).astype(np.float32)
 
 
 class _Tensors:
     """Tensors of a runnable file: present, of the right shape and type."""
 
-    def __init__(self, file: Gguf) -> None:
+    def __init__(self, file: Gguf, deltas: Mapping[str, LowRank]) -> None:
         self._file = file
+        self._deltas = deltas
+        self.unused = set(deltas)  # adapters of matrices that nobody has asked for
 
     def has(self, name: str) -> bool:
         return name in self._file.tensors
 
     def matrix(self, name: str, n_in: int, n_out: int) -> Matrix:
-        return Matrix(self._file.tensors[name].type, self._file.start_of(name), n_in, n_out)
+        tensor, start = self._file.tensors[name], self._file.start_of(name)
+        return Matrix(tensor.type, start, n_in, n_out, self.delta(name))
+
+    def delta(self, name: str) -> LowRank | None:
+        """Return what adapters add to the products of a matrix."""
+        if name.rpartition("blk.")[2].lstrip("0123456789.") in _WITHOUT_ADAPTERS:
+            return None
+        self.unused.discard(name)
+        return self._deltas.get(name)
 
     def rows(self, name: str, n_in: int, n_out: int) -> Matrix:
         """Return the first rows of a matrix that may have more: one for each token."""
@@ -204,16 +234,27 @@ class _Tensors:
         )
         if part != "down" and has_fused_experts(f"blk.{layer}.", self._file.tensors):
             both, at = self.matrix(fused, n_in, 2 * n_expert * n_out), n_out * (part == "up")
-            return Experts(tuple(both.part(2 * n_out * e + at, n_out) for e in range(n_expert)))
+            return Experts(tuple(both.part(2 * n_out * e + at, n_out, e) for e in range(n_expert)))
         if not self.has(merged):
-            names = (f"blk.{layer}.ffn_{part}.{e}.weight" for e in range(n_expert))
-            return Experts(tuple(self.matrix(name, n_in, n_out) for name in names))
+            names = [f"blk.{layer}.ffn_{part}.{e}.weight" for e in range(n_expert)]
+            own, delta = [self.matrix(name, n_in, n_out) for name in names], self.delta(merged)
+            return Experts(tuple(
+                replace(matrix, delta=delta and delta.part(n_out * e, e))
+                for e, matrix in enumerate(own)
+            ))  # fmt: skip
         first = self.matrix(merged, n_in, n_expert * n_out)
-        return Experts(tuple(first.part(n_out * e, n_out) for e in range(n_expert)))
+        return Experts(tuple(first.part(n_out * e, n_out, e) for e in range(n_expert)))
 
 
-def read_model(file: Gguf) -> tuple[ModelConfig, Weights]:
+def read_model(
+    file: Gguf, adapters: Sequence[AdapterFile] = (), progress: Progress = SILENT
+) -> tuple[ModelConfig, Weights]:
     """Return the configuration of a model, and where its matrices lie.
+
+    Args:
+        file: The model.
+        adapters: LoRA adapters, which are read.
+        progress: Notified of what an adapter holds and is not computed with.
 
     Raises:
         GgufError: More tokens in the vocabulary than rows of embeddings or of the output.
@@ -222,12 +263,20 @@ def read_model(file: Gguf) -> tuple[ModelConfig, Weights]:
     """
     _check_runnable(file)  # first: no more layers than tensors are looked at
     graph = read_graph(file.hparams)
+    found = read_adapters(file, adapters, progress) if adapters else NO_ADAPTERS
     config = replace(
         read_config(graph),
         n_ff_shexp=shared_width(file.tensors),
+        adapter_rank=found.rank(of_experts=False),
         is_parallel=graph.is_parallel(file.tensors),
+        expert_adapter_rank=found.rank(of_experts=True),
+        adapters_id=found.id,
     )
-    return config, _WeightReader(file, graph, config).read()
+    reader = _WeightReader(file, graph, config, found)
+    weights = reader.read()
+    if reader.unused:
+        refuse_unused(adapters, reader.unused)
+    return config, weights
 
 
 def _check_runnable(file: Gguf) -> None:
@@ -245,9 +294,9 @@ def _check_runnable(file: Gguf) -> None:
 class _WeightReader:
     """Finds the tensors of a graph in a file that has them all, in the right shapes."""
 
-    def __init__(self, file: Gguf, graph: Graph, config: ModelConfig) -> None:
-        self._tensors = _Tensors(file)
-        self._graph, self._config = graph, config
+    def __init__(self, file: Gguf, graph: Graph, config: ModelConfig, adapters: Adapters) -> None:
+        self._tensors = _Tensors(file, adapters.deltas)
+        self._graph, self._config, self._adapters = graph, config, adapters
         self._vectors: dict[str, list[str]] = {}
         self._matrices: dict[str, list[str]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -257,10 +306,15 @@ class _WeightReader:
             kinds.setdefault(block, []).append(name)
             self._shapes[spec.name] = spec.shape
 
+    @property
+    def unused(self) -> list[str]:
+        """Tensors that adapters would change, but that no matrix was made of."""
+        return sorted(self._tensors.unused)
+
     def read(self) -> Weights:
         c, tensors = self._config, self._tensors
         token_embd = tensors.rows("token_embd.weight", c.n_embd, c.n_vocab)
-        output = token_embd
+        output = replace(token_embd, delta=None)  # adapters of embeddings change only these
         if tensors.has("output.weight"):
             output = tensors.rows("output.weight", c.n_embd, c.n_vocab)
         vectors = {name: tensors.floats(name) for name in self._vectors.get("", [])
@@ -279,6 +333,7 @@ class _WeightReader:
                 **self._altup_matrices(),
                 **self._dense_layers(),
             },
+            adapters=self._adapters,
         )
 
     def _per_layer_matrices(self) -> dict[str, Matrix]:
@@ -397,33 +452,6 @@ class _WeightReader:
             widths = (n for state in states for n in (state.n_rank, state.n_state))
             vectors[ONES] = np.ones(max([self._config.head_dim, *widths]), np.float32)
         return vectors
-
-
-def alibi_slopes(n_head: int, largest: float) -> NDArray[np.float32]:
-    """Return the slope of each head.
-
-    Of 8 heads with a ``largest`` of 8 these are 1/2, 1/4, ... 1/256; of 12 heads those of 8, then
-    every other one of 16: 1/sqrt(2), 1/sqrt(8), ... (arXiv 2108.12409, section 3; ggml as well).
-    """
-    power = 2 ** (n_head.bit_length() - 1)
-    heads = np.arange(n_head)
-    exponents = np.where(heads < power, heads + 1, (2 * (heads - power) + 1) / 2)
-    slopes: NDArray[np.float32] = np.exp2(-largest / power * exponents).astype(np.float32)
-    return slopes
-
-
-def xielu_numbers(hparams: GraphHyperParameters, i: int) -> NDArray[np.float32]:
-    """Return alpha_n, alpha_p, beta and eps of layer ``i`` as xIELU multiplies by them.
-
-    The first two are made of what the file says: beta + softplus(alpha_n), softplus(alpha_p).
-    """
-    H = GraphHyperParameters
-    alpha_n, alpha_p, beta, eps = (
-        np.float64(hparams.numbers(hparam, i + 1)[i])
-        for hparam in (H.xielu_alpha_n, H.xielu_alpha_p, H.xielu_beta, H.xielu_eps)
-    )
-    softplus = np.logaddexp(0, [alpha_n, alpha_p])
-    return np.array([beta + softplus[0], softplus[1], beta, eps], np.float32)
 
 
 def _split_name(name: str) -> tuple[str, str]:

@@ -471,8 +471,6 @@ def test_wrong_values_are_value_errors(llm: Llama, opened: Any, stories: Path) -
         Llama(stories.with_name("none.gguf"))
     with pytest.raises(ValueError, match=r"Requested tokens \(300\) exceed context window of 256"):
         llm([1] * 300)
-    with pytest.raises(ValueError, match="lora_path: LoRA adapters are not supported"):
-        Llama(stories, lora_path="x.gguf")
     with pytest.raises(ValueError, match="logits_all=False"):
         opened()("Once", echo=True, logprobs=1)
     with pytest.raises(RuntimeError, match="embedding=True"):
