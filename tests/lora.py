@@ -22,7 +22,7 @@ Pairs = dict[str, tuple[np.ndarray, np.ndarray]]
 EMBEDDINGS = "token_embd.weight"
 FIXED = (
     "per_layer_token_embd.weight", "attn_k_b.weight", "attn_v_b.weight", "conv.weight",
-    "conv1d.weight", "_norm.weight",
+    "conv1d.weight", "_norm.weight", "_coef.weight", "position_embd.weight",
 )  # fmt: skip
 """What adapters cannot change, though it has rows and columns."""
 
