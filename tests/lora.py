@@ -23,6 +23,7 @@ EMBEDDINGS = "token_embd.weight"
 FIXED = (
     "per_layer_token_embd.weight", "attn_k_b.weight", "attn_v_b.weight", "conv.weight",
     "conv1d.weight", "_norm.weight", "_coef.weight", "position_embd.weight",
+    "altup_proj.weight", "altup_unembd_proj.weight",
 )  # fmt: skip
 """What adapters cannot change, though it has rows and columns."""
 

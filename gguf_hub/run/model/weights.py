@@ -46,8 +46,9 @@ _ROPE_FACTORS = {
 DENSE_LAYERS = ("dense_2", "dense_3")
 _WITHOUT_ADAPTERS = (
     "per_layer_token_embd.weight", "position_embd.weight", "attn_k_b.weight", "attn_v_b.weight",
+    "altup_proj.weight", "altup_unembd_proj.weight",
 )  # fmt: skip
-"""Rows that are looked up, and matrices of single heads: no adapter is added to them."""
+"""Rows that are looked up, and matrices of heads and streams: no adapter is added to them."""
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class Layer:
         if variant.is_text:
             self.steps[-1] = step(
                 f"text_attention.{types}", q0=at["q0"], scratch=at["scratch"], y=at["y"],
-                n_ctx=padded, scale=at["scale"], window=variant.window, slopes=at["sinks"],
+                n_ctx=padded, scale=at["scale"], window=variant.window, slopes=at["slopes"],
                 has_slopes=variant.has_slopes, **shared)  # fmt: skip
         self.put("scale", np.array([variant.scale or d**-0.5]))
         self.put("cap", np.array([variant.cap]))
@@ -218,13 +218,10 @@ def oracle(
         scores = variant.cap * np.tanh(scores / variant.cap)
     at = np.arange(len(q))
     if variant.has_slopes:
-        scores -= slopes_of(heads)[:, None, None].astype(float) * (at[:, None] - at)
+        scores -= slopes_of(heads)[:, None, None].astype(float) * abs(at[:, None] - at)
     hidden = at[:, None] < at
     if variant.is_text:
-        distance = abs(at[:, None] - at)
-        hidden = distance >= (variant.window or len(q))
-        if variant.has_slopes:
-            scores -= slopes_of(heads)[:, None, None].astype(float) * distance
+        hidden = abs(at[:, None] - at) >= (variant.window or len(q))
     elif variant.window:
         hidden |= at <= at[:, None] - variant.window
     if variant.chunk:
