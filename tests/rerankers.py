@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gguf_hub.gguf.arch.classifier import CLASSIFIERS
 from gguf_hub.gguf.format import TensorSpec
 from gguf_hub.gguf.types import QuantType
 from tests.arch_models import N_EMBD, letters, write_arch_model
@@ -50,3 +51,20 @@ def write_reranker(
         tensors=lambda specs: [*specs, *added], vocabulary=vocabulary,
     )  # fmt: skip
     return path
+
+
+ENCODERS = ("bert", "jina-bert-v2", "modern-bert")
+"""Encoders that have classifiers, rows of ``encoder_recipes``."""
+
+
+def write_encoder(path: Path, arch: str) -> Path:
+    """Write an encoder with every part of a classifier, whose result is one score."""
+    graph, d = CLASSIFIERS[arch], N_EMBD
+    width = 1 if graph.is_one_score else d
+    shapes = {"cls.weight": (d, width), "cls.bias": (width,), "cls.norm.weight": (d,),
+              "cls.output.weight": (d, 1), "cls.output.bias": (1,)}  # fmt: skip
+    added = [TensorSpec(name, shapes[name], QuantType.F32) for name in graph.names]
+    return write_arch_model(
+        path, arch, keys={"pooling_type": 4}, tensors=lambda specs: [*specs, *added],
+        vocabulary=letters(),
+    )  # fmt: skip

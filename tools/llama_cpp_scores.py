@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gguf_hub.files import write_atomically
-from tests.rerankers import PAIRS, TEMPLATE, write_reranker
+from tests.rerankers import ENCODERS, PAIRS, TEMPLATE, write_encoder, write_reranker
 from tools.llama_cpp_logits import sha256
 
 N_KEPT = 4
@@ -31,6 +31,9 @@ def main(target: Path) -> None:
         found["tokens"], found["rank"] = compute(path, texts, 4, 2)
         for name, pooling in {"mean": 1, "cls": 2, "last": 3}.items():
             found[name] = compute(path, texts, pooling, N_KEPT)[1]
+        for name in ENCODERS:
+            path = write_encoder(Path(folder) / f"{name}.gguf", name)
+            found[name] = {"sha256": sha256(path), "rank": compute(path, texts, 4, 1)[1]}
     write_atomically(target, (json.dumps(found, indent=1) + "\n").encode())
 
 

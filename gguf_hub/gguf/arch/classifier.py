@@ -27,12 +27,14 @@ class ClassifierGraph:
         activation: What follows the dense layer; ``gelu`` is the tanh form.
         has_softmax: Scores are probabilities of the classes.
         is_one_score: The dense layer gives one number, and nothing follows but its activation.
+        reads_mean: It reads the mean of all vectors where the file does not say.
     """
 
     names: tuple[str, ...]
     activation: Literal["tanh", "gelu"] = "tanh"
     has_softmax: bool = False
     is_one_score: bool = False
+    reads_mean: bool = False
 
     def tensors(
         self, hparams: GraphHyperParameters, there: Container[str]
@@ -53,9 +55,10 @@ _QWEN = ClassifierGraph((OUTPUT,), has_softmax=True)
 CLASSIFIERS = {
     "bert": _BERT,
     "jina-bert-v2": ClassifierGraph((DENSE, DENSE_BIAS), is_one_score=True),
-    "modern-bert": ClassifierGraph((DENSE, NORM, OUTPUT, OUTPUT_BIAS), activation="gelu"),
+    "modern-bert": ClassifierGraph((DENSE, NORM, OUTPUT, OUTPUT_BIAS), activation="gelu",
+                                   reads_mean=True),
     "neo-bert": _BERT,
     "qwen3": _QWEN,
     "qwen3vl": _QWEN,
-}
+}  # fmt: skip
 """Architecture -> its classifiers."""

@@ -105,12 +105,13 @@ def read_classifier(file: Gguf) -> Classifier:
         )
     tensors = {name: _tensor(file, name, shape[::-1]) for name, shape in shapes.items()}
     epsilon = hparams.layer_norm_epsilon if NORM in tensors else 0.0
-    return Classifier(graph, tensors, _row(hparams), hparams.classifier_labels, epsilon)
+    return Classifier(graph, tensors, _row(graph, hparams), hparams.classifier_labels, epsilon)
 
 
-def _row(hparams: GraphHyperParameters) -> Pooling:
+def _row(graph: ClassifierGraph, hparams: GraphHyperParameters) -> Pooling:
     """Return which vector the classifier reads."""
-    if hparams.classifier_pooling == Pooling.MEAN:
+    is_told = hparams.has(GraphHyperParameters.classifier_pooling)
+    if (graph.reads_mean and not is_told) or hparams.classifier_pooling == Pooling.MEAN:
         return Pooling.MEAN
     return Pooling.LAST if hparams.is_causal else Pooling.CLS
 

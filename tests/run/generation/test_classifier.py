@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,15 @@ from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.opening import LoadedModel, open_model
 from gguf_hub.run.quants.quantize import quantize_file
 from gguf_hub.run.quants.recipes import FileType
-from tests.rerankers import PAIRS, TEMPLATE, write_reranker
+from tests.rerankers import ENCODERS, PAIRS, TEMPLATE, write_encoder, write_reranker
 from tests.run.tokenizer.small import small_tokenizer
 
 SCORES = Path(__file__).with_name("llama_cpp_scores.json")
 """Made by ``tools/llama_cpp_scores.py``."""
 HALVES = 5e-4
 """Scores of two caches of halves; 9e-5 here, and 2.3e-4 where ours is F32."""
+GELU = 5e-3
+"""The same of encoders: ggml reads GELU from a table of halves."""
 VECTORS = 2e-3
 """The same of vectors: 6.4e-4, and 1.2e-3."""
 
@@ -67,6 +70,18 @@ def test_scores_and_vectors_are_llama_cpps(model: LoadedModel, reference: dict[s
             assert np.array_equal(
                 Pooler(model.file, pooling).vectors(hidden), pool(hidden, pooling)
             )
+
+
+@pytest.mark.parametrize("arch", ENCODERS)
+def test_encoders_score_as_llama_cpp_does(
+    arch: str, reference: dict[str, Any], tmp_path: Path, kernels: None
+) -> None:
+    path = write_encoder(tmp_path / "model.gguf", arch)
+    assert sha256(path.read_bytes()).hexdigest() == reference[arch]["sha256"]
+    with open_model(path, ModelSettings(n_ctx=64, n_logits=None, n_threads=1)) as loaded:
+        pooler = Pooler(loaded.file)
+        found = [pooler.vectors(loaded.model.embed(tokens)) for tokens in reference["tokens"]]
+    np.testing.assert_allclose(found, reference[arch]["rank"], rtol=0, atol=GELU)
 
 
 @pytest.mark.parametrize("type_", [QuantType.F16, QuantType.BF16, QuantType.Q8_0])
