@@ -25,6 +25,9 @@ from gguf_hub.run.model.settings import NO_GPU, ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.model.weights import read_model, require_little_endian
 
+_OF_EMBEDDINGS = ("token_embd_norm.", "position_embd.")
+"""What is added to the embeddings, or norms them."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -173,16 +176,22 @@ def count_layers(file: Gguf) -> int:
 
 def stage_tensors(file: Gguf, stage: Stage) -> list[str]:
     """Return the names of the tensors that a stage reads, in the order of the file."""
-    layers = range(count_layers(file))[stage.first : stage.end]
-    return [name for name in file.tensors if _is_read(name, stage, layers, file)]
+    graph = read_graph(file.hparams)
+    layers = range(len(graph.layers()))[stage.first : stage.end]
+    is_tied = "output.weight" not in file.tensors
+    readers = {
+        "token_embd.weight": stage.has_embedding or (stage.has_head and is_tied),
+        f"{graph.arch.output_norm}.weight": stage.has_head,
+    }
+    return [name for name in file.tensors if readers.get(name, _is_read(name, stage, layers))]
 
 
-def _is_read(name: str, stage: Stage, layers: range, file: Gguf) -> bool:
+def _is_read(name: str, stage: Stage, layers: range) -> bool:
     if name.startswith("blk."):
         number = name.split(".")[1]
         return number.isdecimal() and int(number) in layers
-    if name == "token_embd.weight":
-        return stage.has_embedding or (stage.has_head and "output.weight" not in file.tensors)
+    if name.startswith(_OF_EMBEDDINGS):
+        return stage.has_embedding
     if name.startswith("rope_"):
         return len(layers) > 0
     return stage.has_head
