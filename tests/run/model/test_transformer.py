@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +23,7 @@ from gguf_hub.gguf.types import QuantType
 from gguf_hub.gguf.writer import write_gguf
 from gguf_hub.run.kernels.build.cpu import usable_isas
 from gguf_hub.run.kernels.build.library import kernel_function
+from gguf_hub.run.kernels.vm.active_threads import ActiveThreads
 from gguf_hub.run.kernels.vm.machine import PlainMachine
 from gguf_hub.run.model.builder import ProgramBuilder
 from gguf_hub.run.model.limits import auto_threads
@@ -203,6 +205,19 @@ def test_logits_do_not_depend_on_the_number_of_threads(path: Path, open_model: A
     one = open_model(path, n_threads=1).forward(TOKENS, 0)
     three = open_model(path, n_threads=3).forward(TOKENS, 0)
     np.testing.assert_array_equal(one, three)
+
+
+def test_logits_do_not_depend_on_how_many_threads_have_a_core(
+    path: Path, open_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [open_model(path, n_threads=1).forward(TOKENS[: i + 1], 0)
+                for i in range(len(TOKENS))]  # fmt: skip
+    numbers = itertools.cycle([3, 1, 2, 2, 3])
+    monkeypatch.setattr(ActiveThreads, "choose", lambda *_: next(numbers))
+    model = open_model(path, n_threads=3)
+    for _ in range(3):
+        found = [model.forward([token], i) for i, token in enumerate(TOKENS)]
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.slow

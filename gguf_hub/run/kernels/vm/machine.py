@@ -9,6 +9,7 @@ import contextlib
 import mmap
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ from gguf_hub.errors import ResourceError
 from gguf_hub.gguf.memory.layout import HEADER
 from gguf_hub.progress import SILENT, Progress
 from gguf_hub.run.kernels.build.build import KERNEL_TYPE, KernelBuilder
+from gguf_hub.run.kernels.vm.active_threads import ActiveThreads, CoreClock
 from gguf_hub.run.kernels.vm.ops import ARGUMENTS, N_TOKENS, ROW, Step
 from gguf_hub.units import format_size
 
@@ -199,6 +201,9 @@ class CompiledMachine:
         self._program = 0
         self._codes: list[Code] = []
         self._n_replaced = 0
+        self._active = ActiveThreads(n_threads)
+        self._n_active = n_threads
+        self._waits_s = [0.0] * n_threads  # for their cores, in the last pass
         self._starts = [threading.Semaphore(0) for _ in range(n_threads - 1)]
         self._ends = threading.Semaphore(0)
         self._n_running = 0
@@ -234,16 +239,20 @@ class CompiledMachine:
         return code
 
     def run(self, code: Code) -> None:
-        """Run a program to its end on all threads."""
+        """Run a program to its end, on all threads or on those that have a core."""
         self._drain()
         if self._builder.is_staged:
             self._renew()
         self._program = code.words.ctypes.data
-        for start in self._starts:
+        n_tokens, began = int(self.memory.n[N_TOKENS]), time.perf_counter()
+        self._n_active = self._active.choose(n_tokens)
+        for start in self._starts[: self._n_active - 1]:
             start.release()
             self._n_running += 1
         self._run_as(0)
         self._drain()
+        wall_s, waits_s = time.perf_counter() - began, self._waits_s[: self._n_active]
+        self._active.count((id(code), n_tokens), n_tokens, wall_s, waits_s)
 
     def _renew(self) -> None:
         """Use the kernels that were compiled since; between two passes all threads do."""
@@ -283,8 +292,10 @@ class CompiledMachine:
         self.close()
 
     def _run_as(self, tid: int) -> None:
+        clock = CoreClock()
         # ctypes releases the interpreter's lock for the length of the call
-        self._run_program(tid, self.n_threads, self._program, self._bases.ctypes.data)
+        self._run_program(tid, self._n_active, self._program, self._bases.ctypes.data)
+        self._waits_s[tid] = clock.waited_s()
 
     def _work(self, tid: int) -> None:
         start = self._starts[tid - 1]
