@@ -71,7 +71,7 @@ def test_a_thread_without_a_core_of_its_own_is_left_out_until_it_has_one(
     assert set(there.run(quiet, 5)) == {n_threads}
     busy = there.run(shared_by(n_threads, 0.6), 60)
     assert busy.count(n_threads - 1) > 0.9 * len(busy)
-    there.run(quiet, 10)  # the last try may be up to eight seconds ago
+    there.run(quiet, 20)  # the last try may be up to sixteen seconds ago
     assert set(there.run(quiet, 20)) == {n_threads}
 
 

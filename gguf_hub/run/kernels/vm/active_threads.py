@@ -12,15 +12,15 @@ from collections.abc import Hashable, Sequence
 
 _MOST_TOKENS = 8
 """Passes over more tokens have enough work for half a core, too: all threads run them."""
-_WINDOW, _WINDOW_S = 8, 0.05
-"""Passes that are looked at together, and how long they take at least: many turns of the system's
-scheduler."""
+_LEAST_PASSES, _WATCHED_S, _TRIED_S = 8, 0.4, 0.1
+"""How many passes are looked at together, and for how long at least, before a try and in it: many
+turns of the system's scheduler, and more than a moment's work of another program."""
 _LATE = 0.1
 """Share of a pass that a thread waits for its core, from which it counts as late."""
-_CROWDED = 0.25
+_CROWDED = 0.5
 """Late threads, on the average of the time, from which fewer are tried."""
 _FASTER = 0.98
-_FIRST_PAUSE_S, _MOST_PAUSE_S = 0.25, 8.0
+_FIRST_PAUSE_S, _MOST_PAUSE_S = 0.5, 16.0
 
 
 class CoreClock:
@@ -71,7 +71,8 @@ class ActiveThreads:
         self._n_passes += 1
         self._wall_s += wall_s
         self._late_s += wall_s * sum(wait_s > _LATE * wall_s for wait_s in waits_s)
-        if self._n_passes >= _WINDOW and self._wall_s >= _WINDOW_S:
+        least_s = _TRIED_S if self._tried else _WATCHED_S
+        if self._n_passes >= _LEAST_PASSES and self._wall_s >= least_s:
             self._judge(time.monotonic())
             self._forget()
 
