@@ -43,13 +43,18 @@ def main(target: Path, arch_target: Path, encoder_target: Path) -> None:
 
 
 def write_quant_logits(target: Path) -> None:
-    """Write every quant's logits, ``float16[n_tokens, n_vocab]``, and its model's SHA-256."""
-    files, hashes = {}, {}
+    """Write every quant's logits, ``float16[n_tokens, n_vocab]``, and its model's SHA-256.
+
+    ``exact.npy`` has those of the last tokens with an F32 cache, ``float32[recipe, 2, n_vocab]``.
+    """
+    files, hashes, exact = {}, {}, []
     with tempfile.TemporaryDirectory() as folder:
         for recipe in LOGITS_RECIPES:
             path = write_logits_model(Path(folder) / f"{recipe}.gguf", recipe)
             hashes[recipe] = sha256(path)
             files[f"{recipe}.npy"] = npy(logits_of(path, LOGITS_TOKENS, F16).astype(np.float16))
+            exact.append(logits_of(path, LOGITS_TOKENS, F32)[-2:])
+    files["exact.npy"] = npy(np.array(exact))
     files["models.json"] = json.dumps(hashes, indent=1).encode()
     write_archive(target, "logits", files)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,14 @@ from gguf_hub.errors import GgufHubError
 from gguf_hub.gguf.reader import GgufFile
 from gguf_hub.gguf.types import FileType
 from gguf_hub.run.imatrix import Measurement, measure, statistics_of
+from gguf_hub.run.model.config import read_config, read_graph
+from gguf_hub.run.model.rope import RopeConfig
 from gguf_hub.run.model.settings import ModelSettings
 from gguf_hub.run.model.transformer import Transformer
 from gguf_hub.run.quants.imatrix import Entry, ImportanceMatrix
-from gguf_hub.run.quants.imatrix_file import read_imatrix
 from gguf_hub.run.quants.quantize import quantize_file
-from tests.conftest import ROOT
-from tests.synth import TINY, write_mixtral
+from tests.run.kernels.test_attention import oracle
+from tests.synth import TINY, Shape, write_mixtral
 
 NOTHING = ImportanceMatrix({})
 CHUNKS = np.random.default_rng(5).integers(3, 250, (4, 24)).astype(np.int32)
@@ -135,19 +138,47 @@ def test_statistics_are_those_of_llama_imatrix(path: Path) -> None:
     assert found["blk.0.attn_q.weight"].similarity == 0
 
 
-def test_equals_a_given_importance_matrix(tmp_path: Path) -> None:
-    """That of a forward pass in float64."""
-    folder = ROOT.parent / "shared" / "data"
-    given = folder / "arch" / "quantised" / "synth-mixtral-256.imatrix.gguf"
-    if not given.is_file():
-        pytest.skip("needs ../shared/data")
-    model = folder / "models" / "synth-mixtral-256.q8_0.gguf"
-    quantize_file(model, tmp_path / "f32.gguf", FileType.F32, requantize=True, n_threads=2)
-    tokens = np.random.default_rng(11).integers(0, 512, (40, 24)).astype(np.int32)
-    expected, found = read_imatrix(given), measured(tmp_path / "f32.gguf", tokens).matrix
-    assert found.entries.keys() == expected.entries.keys()
-    assert (found.n_chunks, found.chunk_size) == (expected.n_chunks, expected.chunk_size)
-    for name, entry in expected.entries.items():
-        ours = found.entries[name]
-        assert np.array_equal(ours.counts, entry.counts), name
-        assert np.allclose(ours.sums, entry.sums, rtol=1e-3), name
+def test_every_matrix_of_a_layer_has_the_sums_of_a_forward_pass_in_float64(tmp_path: Path) -> None:
+    shape = replace(TINY, n_layer=1, n_expert=0)
+    path = write_mixtral(tmp_path / "dense.gguf", shape, recipe="F32")
+    found = measured(path).matrix.entries
+    with GgufFile.open(path) as file:
+        weights = {
+            name.removesuffix(".weight"): file.tensor_bytes(name)
+            .view(np.float32)
+            .reshape(info.shape[::-1])
+            .astype(float)
+            for name, info in file.tensors.items()
+        }
+        rope = read_config(read_graph(file.hparams)).rope
+    sums: dict[str, np.ndarray] = {}
+    for chunk in CHUNKS:
+        for names, x in entering(weights, chunk, shape, rope):
+            for name in names.split():
+                sums[name] = sums.get(name, 0) + (x**2).sum(axis=0)
+    assert found.keys() == {f"blk.0.{name}.weight" for name in sums}
+    for name, expected in sums.items():
+        assert np.allclose(found[f"blk.0.{name}.weight"].sums[0], expected, rtol=1e-4), name
+
+
+def entering(
+    weights: dict[str, np.ndarray], tokens: np.ndarray, shape: Shape, rope: RopeConfig
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield names of matrices of the only layer, and what they are multiplied with, [T, n]."""
+    n, d = len(tokens), shape.n_embd // shape.n_head
+    layer = {name.removeprefix("blk.0."): matrix for name, matrix in weights.items()}
+
+    def normed(x: np.ndarray, name: str) -> np.ndarray:
+        return x / np.sqrt((x**2).mean(axis=1, keepdims=True) + 1e-5) * layer[name]
+
+    residual = weights["token_embd"][tokens]
+    x = normed(residual, "attn_norm")
+    yield "attn_q attn_k attn_v", x
+    q, k, v = ((x @ layer[f"attn_{part}"].T).reshape(n, -1, d) for part in "qkv")
+    attended = oracle(q, k, v, rope).reshape(n, -1)
+    yield "attn_output", attended
+    residual = residual + attended @ layer["attn_output"].T
+    x = normed(residual, "ffn_norm")
+    yield "ffn_gate ffn_up", x
+    gate, up = (x @ layer[f"ffn_{part}"].T for part in ("gate", "up"))
+    yield "ffn_down", gate / (1 + np.exp(-gate)) * up

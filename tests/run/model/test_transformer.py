@@ -158,24 +158,61 @@ def test_every_recipe_has_llama_cpps_logits(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("recipe", sorted({*LOGITS_RECIPES} - {"F16", "BF16"}))
+def test_with_an_exact_cache_activations_are_rounded_as_llama_cpp_does(
+    recipe: str, data: Path, open_model: Any, tmp_path: Path
+) -> None:
+    """Another order of sums moves logits by 5e-7, one number rounded otherwise by some 5e-3."""
+    path = write_logits_model(tmp_path / "model.gguf", recipe)
+    model = open_model(path, n_logits=None, key_type="F32", value_type="F32")
+    found = model.forward(LOGITS_TOKENS, 0, all_logits=True)[-2:]
+    expected = np.load(data / "logits" / "exact.npy")[LOGITS_RECIPES.index(recipe)]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", CODE_RECIPES)
 def test_types_whose_weights_are_codes_give_the_logits_of_their_weights(
     recipe: str, open_model: Any, tmp_path: Path
 ) -> None:
-    path = write_mixtral(tmp_path / "codes.gguf", replace(SMALL, n_expert=0), recipe=recipe)
-    file = GgufFile.open(path)
-    weights = [
-        (TensorSpec(name, info.shape, QuantType.F32), naive.dequantize(info.type, raw))
-        for name, info in file.tensors.items()
-        for raw in [file.tensor_bytes(name)]
-    ]
-    write_gguf(tmp_path / "floats.gguf", file.fields, weights)
+    shape = replace(SMALL, n_expert=0)
+    path = write_mixtral(tmp_path / "codes.gguf", shape, recipe=recipe)
+    floats = write_floats(path, tmp_path / "floats.gguf")
     found, expected = (
-        open_model(tmp_path / name, n_logits=None).forward(TOKENS, 0, all_logits=True)
-        for name in ("codes.gguf", "floats.gguf")
+        open_model(each, n_logits=None).forward(TOKENS, 0, all_logits=True)
+        for each in (path, floats)
     )
     norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
     assert ((found * expected).sum(axis=1) / norms).min() >= 0.999
+
+
+@pytest.mark.slow
+def test_logits_are_nearer_to_those_of_float_weights_than_llama_cpps(
+    data: Path, open_model: Any, tmp_path: Path
+) -> None:
+    """It rounds more: activations to halves before weights of F16 and BF16."""
+    exact, caches = np.load(data / "logits" / "exact.npy"), {"key_type": "F32", "value_type": "F32"}
+    for recipe, theirs in zip(LOGITS_RECIPES, exact, strict=True):
+        path = write_logits_model(tmp_path / f"{recipe}.gguf", recipe)
+        floats = write_floats(path, tmp_path / f"{recipe}.floats.gguf")
+        ours, expected = (
+            open_model(each, n_logits=None, **caches).forward(LOGITS_TOKENS, 0, all_logits=True)
+            for each in (path, floats)
+        )
+        far, near = (np.abs(each - expected[-2:]).mean() for each in (theirs, ours[-2:]))
+        assert near <= far + 1e-6, recipe
+
+
+def write_floats(path: Path, target: Path) -> Path:
+    """Write a model with its weights as F32."""
+    with GgufFile.open(path) as file:
+        weights = [
+            (TensorSpec(name, info.shape, QuantType.F32), naive.dequantize(info.type, raw))
+            for name, info in file.tensors.items()
+            for raw in [file.tensor_bytes(name)]
+        ]
+        write_gguf(target, file.fields, weights)
+    return target
 
 
 # -- invariants -----------------------------------------------------------------------------------
