@@ -99,7 +99,10 @@ def command(model: str | None, model_option: str | None, as_json: bool, **option
     if not argument and options["shows"]:
         imatrix_output.report(imatrix_run.read_one(options), None, None, options, as_json=as_json)
         return
-    with report_lost_pages("a model file", NO_MMAP), imatrix_run.Run(options, progress) as run:
+    with (
+        report_lost_pages("a model file", NO_MMAP),
+        imatrix_run.ImatrixRun(options, progress) as run,
+    ):
         measurement = run.measure(argument) if argument else run.merge()
     imatrix_output.report(
         measurement.matrix, measurement.perplexity, options["output"], options, as_json=as_json

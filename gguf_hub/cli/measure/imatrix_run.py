@@ -50,7 +50,7 @@ def _of_model(matrix: ImportanceMatrix, loaded: LoadedModel) -> ImportanceMatrix
     return own
 
 
-class Run(contextlib.ExitStack):
+class ImatrixRun(contextlib.ExitStack):
     """Makes or merges importance matrices; closes files and models at the end of the block.
 
     Args:

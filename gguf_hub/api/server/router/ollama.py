@@ -18,7 +18,7 @@ from gguf_hub.api.server.ollama.description import NEVER, listed, running, shown
 from gguf_hub.api.server.replies import LINES, Events, Json, error, error_body
 from gguf_hub.api.server.router.fleet import Instance
 from gguf_hub.api.server.router.library import LATEST, ListedModel, UnknownModelError
-from gguf_hub.api.server.router.requests import read_wish
+from gguf_hub.api.server.router.requests import read_routed
 from gguf_hub.api.server.router.routes import check_downloads, router_of
 from gguf_hub.errors import GgufHubError, UsageError
 
@@ -34,14 +34,14 @@ router.add_api_route("/blobs/{digest}", single.blob, methods=["GET"], include_in
 @router.post("/generate")
 async def answer(request: Request) -> Response:
     """Answer a conversation or a prompt, or unload the model."""
-    service, wish = router_of(request), await read_wish(request)
-    if wish.keep_alive_s != 0 or not wish.only_loads:
-        return await service.pass_on(request, wish)
-    found = await service.find(_required(wish.model))
+    service, routed = router_of(request), await read_routed(request)
+    if routed.keep_alive_s != 0 or not routed.only_loads:
+        return await service.pass_on(request, routed)
+    found = await service.find(_required(routed.model))
     service.unload(found.name)
     chunk = chat_chunk if request.url.path == "/api/chat" else text_chunk
     end = {"done": True, "done_reason": "unload"}
-    return Json({"model": wish.model, "created_at": now(), **chunk("", "", ()), **end})
+    return Json({"model": routed.model, "created_at": now(), **chunk("", "", ()), **end})
 
 
 def _required(name: str) -> str:

@@ -16,7 +16,7 @@ MAX_NAME_CHARACTERS = 1024
 
 
 @dataclass(frozen=True)
-class Wish:
+class RoutedRequest:
     """What a request wants of a router.
 
     Attributes:
@@ -34,7 +34,7 @@ class Wish:
     body: bytes = b""
 
 
-async def read_wish(request: Request) -> Wish:
+async def read_routed(request: Request) -> RoutedRequest:
     """Read a request to its end.
 
     Raises:
@@ -46,7 +46,7 @@ async def read_wish(request: Request) -> Wish:
     keep_alive = fields.get("keep_alive") if is_ollama else None
     query = request.query_params
     name = fields.get("model") or (fields.get("name") if is_ollama else None)
-    return Wish(
+    return RoutedRequest(
         model=_name(name or query.get("model")),
         keep_alive_s=None if keep_alive in (None, "") else _keep_alive_s(keep_alive),
         autoload=_flag(query.get("autoload")),

@@ -16,7 +16,7 @@ from gguf_hub.api.server.openai_routes import meta_of
 from gguf_hub.api.server.replies import LLAMA_SERVER, Events, Json, error
 from gguf_hub.api.server.router.fleet import State
 from gguf_hub.api.server.router.library import ListedModel
-from gguf_hub.api.server.router.requests import Wish
+from gguf_hub.api.server.router.requests import RoutedRequest
 from gguf_hub.api.server.router.service import Router
 from gguf_hub.errors import GgufHubError, UsageError
 from gguf_hub.hub.catalog import CatalogFile
@@ -212,7 +212,7 @@ async def metrics(request: Request, model: str = "") -> Response:
     service = router_of(request)
     if model:
         found = await service.find(model)
-        service.check_autoload(found, Wish(autoload=False))
+        service.check_autoload(found, RoutedRequest(autoload=False))
         return await service.pass_on(request)
     fleet = service.fleet
     lines = metric_lines([

@@ -25,7 +25,7 @@ from gguf_hub.api.server.router.forwarding import (
 )
 from gguf_hub.api.server.router.library import Library, ListedModel, UnknownModelError
 from gguf_hub.api.server.router.pulls import Pulls
-from gguf_hub.api.server.router.requests import Wish, read_wish
+from gguf_hub.api.server.router.requests import RoutedRequest, read_routed
 from gguf_hub.api.server.router.room import OpeningFacts
 from gguf_hub.api.server.service import ModelInfo
 from gguf_hub.api.server.worker_pool import WorkerPool
@@ -196,54 +196,54 @@ class Router:
 
     # -- requests --------------------------------------------------------------------------------
 
-    async def pass_on(self, request: Request, wish: Wish | None = None) -> Response:
+    async def pass_on(self, request: Request, routed: RoutedRequest | None = None) -> Response:
         """Answer a request through the process of its model.
 
         Raises:
             GgufHubError: There is no such model, or it cannot answer.
         """
-        wish = await read_wish(request) if wish is None else wish
-        model = await while_connected(request, self._model_of(wish, request.url.path))
-        self.check_autoload(model, wish)
-        call = Call.of(request, wish.body)
+        routed = await read_routed(request) if routed is None else routed
+        model = await while_connected(request, self._model_of(routed, request.url.path))
+        self.check_autoload(model, routed)
+        call = Call.of(request, routed.body)
         try:
-            return await self._answer(request, call, model, wish)
+            return await self._answer(request, call, model, routed)
         except ProcessEndedError as exc:
             if not await _has_ended(exc.child):
                 raise
         # its process has ended, nothing was answered yet: another one may
-        return await self._answer(request, call, model, wish)
+        return await self._answer(request, call, model, routed)
 
-    async def _model_of(self, wish: Wish, path: str) -> ListedModel:
+    async def _model_of(self, routed: RoutedRequest, path: str) -> ListedModel:
         """Return the model of a request; the only one that was named answers to every name.
 
         That is as without a router; Ollama's clients want to be told of a name that is wrong.
         """
         try:
-            return await self.find(wish.model)
+            return await self.find(routed.model)
         except UnknownModelError:
             models = await self.models() if self.library.is_fixed else []
             if len(models) != 1 or path.startswith("/api/"):
                 raise
             return models[0]
 
-    def check_autoload(self, model: ListedModel, wish: Wish) -> None:
+    def check_autoload(self, model: ListedModel, routed: RoutedRequest) -> None:
         """Refuse to load a model where that is not to be done for requests.
 
         Raises:
             UsageError: It is not loaded.
         """
-        is_allowed = self.autoload if wish.autoload is None else wish.autoload
+        is_allowed = self.autoload if routed.autoload is None else routed.autoload
         if not is_allowed and self.fleet.state_of(model.name) in (State.UNLOADED, State.UNLOADING):
             raise UsageError(f"model '{model.name:.200}' is not loaded",
                              hint="`POST /models/load` loads it")  # fmt: skip
 
     async def _answer(
-        self, request: Request, call: Call, model: ListedModel, wish: Wish
+        self, request: Request, call: Call, model: ListedModel, routed: RoutedRequest
     ) -> Response:
         stack = AsyncExitStack()
         async with stack:
-            lease = self.fleet.lease(model, wish.keep_alive_s, is_use=call.path not in NOT_USES)
+            lease = self.fleet.lease(model, routed.keep_alive_s, is_use=call.path not in NOT_USES)
             instance = await while_connected(request, stack.enter_async_context(lease))
             assert instance.child is not None
             answer = await while_connected(request, ask(instance.child, call))

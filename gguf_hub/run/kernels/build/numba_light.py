@@ -40,7 +40,7 @@ def lighten() -> bool:
     except (ImportError, AttributeError):
         return False
     context._internal_codegen = _light_codegen(generator, library)("gguf-hub")
-    context.create_cfunc_wrapper = context.create_cpython_wrapper = _nothing
+    context.create_cfunc_wrapper = context.create_cpython_wrapper = _ignore
     return True
 
 
@@ -76,5 +76,5 @@ def _light_codegen(generator: Any, library: Any) -> Any:
     return LightCodegen
 
 
-def _nothing(*arguments: Any, **options: Any) -> None:
+def _ignore(*arguments: Any, **options: Any) -> None:
     """Write no wrapper."""
