@@ -116,14 +116,17 @@ IGNORED = (
 )  # fmt: skip
 """Flags that `run`, `serve` and `embed` ignore."""
 
-IGNORED_BY_RUN = (
+_OF_PROMPTS = (
     _plain(_LOG, "-v", "--verbose"),
     _plain("-p is printed as it is", "--verbose-prompt"),
+)
+IGNORED_BY_RUN = (
+    *_OF_PROMPTS,
     _plain("text in three quotes has several lines", "-mli", "--multiline-input"),
     _valued("reasoning is printed as the model writes it", "FORMAT", "--reasoning-format"),
 )
 IGNORED_BY_EMBED = (
-    *IGNORED_BY_RUN[:2],
+    *_OF_PROMPTS,
     _plain("escapes in -p are always processed", "-e", "--escape"),
     _plain("vectors are all that it prints", "--embedding", "--embeddings"),
     _valued("texts are computed one after another", "N", "-np", "--parallel"),

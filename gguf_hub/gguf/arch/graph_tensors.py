@@ -7,6 +7,7 @@ E experts, X the width of an expert, S of a shared one, V rows of the embeddings
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
+from itertools import starmap
 from typing import NamedTuple
 
 from gguf_hub.gguf.arch.architecture import BIASES, H
@@ -69,7 +70,7 @@ class _Tensors:
         h, d = self.hparams, self.hparams.n_embd
         n_rows, half = h.n_embd_rows, h.n_rot // 2
         yield GraphTensor("token_embd.weight", (d, n_rows))
-        yield from map(GraphTensor._make, encoder_tensors(self.arch, h, self.there))
+        yield from starmap(GraphTensor, encoder_tensors(self.arch, h, self.there))
         if self.arch.has_positions:
             yield GraphTensor("position_embd.weight", (d, h.n_ctx_train))
         if self.arch.output_norm and not self.arch.has_weightless_norms:
@@ -82,14 +83,14 @@ class _Tensors:
         if self.arch.has_head_bias:
             yield GraphTensor("output.bias", (n_rows,), True)
         if classifier := CLASSIFIERS.get(self.arch.name):
-            yield from map(GraphTensor._make, classifier.tensors(h, self.there))
+            yield from starmap(GraphTensor, classifier.tensors(h, self.there))
         for name in ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight"):
             if name in self.there:
                 yield GraphTensor(name, (half,), True)
         extra = model_tensors(
             d, n_rows, self.graph.n_embd_per_layer, self.graph.n_layer, self.graph.n_altup
         )
-        yield from (GraphTensor(*each) for each in extra)
+        yield from starmap(GraphTensor, extra)
         for i in range(min(self.graph.n_layer, len(self.there) + 1)):
             for name, shape, is_vector in self._block(i):
                 yield GraphTensor(f"blk.{i}.{name}", shape, is_vector)
@@ -99,7 +100,7 @@ class _Tensors:
         layer, b, h = self.graph.layer(i), f"blk.{i}.", self.hparams
         if layer.n_head_kv and self.graph.latents:
             matrices = latent_matrices(self.graph.latents, h.n_embd, layer.n_head)
-            yield from (GraphTensor(*each) for each in matrices)
+            yield from starmap(GraphTensor, matrices)
         elif layer.n_head_kv:
             yield from self._attention(layer, b)
         elif layer.is_linear:
@@ -112,13 +113,13 @@ class _Tensors:
             yield from self._experts(b)
             yield from self._shared(b)
         is_dense = self.arch.has_dense_beside or not layer.has_experts
+        is_fused = self.arch.fuses_gate(b, self.there)
         if layer.has_ffn and layer.n_ff and is_dense:
-            yield from self._dense("", layer.n_ff, is_fused=self.arch.fuses_gate(b, self.there))
+            yield from self._dense("", layer.n_ff, is_fused=is_fused)
         extra = layer_tensors(self.hparams.n_embd, self.graph.n_embd_per_layer, self.graph.n_altup)
-        yield from (GraphTensor(*each) for each in extra)
+        yield from starmap(GraphTensor, extra)
         is_parallel = self.graph.is_parallel(self.there)
         is_told = "ffn_norm.weight" in self.arch.may_have
-        is_fused = self.arch.fuses_gate(b, self.there)
         for name, shape in self._vectors(layer, is_fused=is_fused).items():
             is_needed = name in self.arch.needed(i)
             is_there = f"{b}{name}" in self.there and not _is_alone(b, name, self.there)
@@ -127,8 +128,7 @@ class _Tensors:
             if is_needed or is_there:
                 yield GraphTensor(name, shape, True)
         if layer.state:
-            for name, shape, is_vector in self.graph.states.tensors(b, self.there):
-                yield GraphTensor(name, shape, is_vector)
+            yield from starmap(GraphTensor, self.graph.states.tensors(b, self.there))
 
     def _attention(self, layer: LayerGraph, b: str) -> Iterator[GraphTensor]:
         d, n_kv, n_v = self.hparams.n_embd, layer.n_embd_k, layer.n_embd_v

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gguf_hub.gguf.arch.architecture import HEAD_NORMS, NORMS, Architecture, H, Router, States
 from gguf_hub.gguf.arch.families.keys import (
     CHOICE_BIAS,
@@ -66,16 +68,7 @@ JAMBA = Architecture(
     requires=_SCAN,
     reads=_SCAN,
 )
-MAMBA2 = Architecture(
-    "mamba2",
-    rope=None,
-    is_one_part=True,
-    needs=("attn_norm.weight",),
-    states=States("mamba2"),
-    varies={**SOME_ATTEND, H.n_ff.name: 0},
-    requires=SSM,
-    reads=SSM,
-)
+MAMBA2 = replace(MAMBA, name="mamba2", states=States("mamba2"), requires=SSM, reads=SSM)
 FALCON_H1 = Architecture(
     "falcon-h1",
     needs=("attn_norm.weight", "ffn_norm"),

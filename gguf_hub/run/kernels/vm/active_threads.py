@@ -44,7 +44,7 @@ class ActiveThreads:
     def __init__(self, n_threads: int) -> None:
         self._most = self._n = n_threads
         self._tried = 0  # another number, which is being tried
-        self._kind: Hashable = None
+        self._kind: tuple[Hashable, int] | None = None
         self._n_passes, self._wall_s, self._late_s = 0, 0.0, 0.0
         self._reference_s = 0.0  # a pass with ``_n`` threads, before the try
         self._pause_s = _FIRST_PAUSE_S
@@ -54,19 +54,21 @@ class ActiveThreads:
         """Return how many threads run a pass over so many tokens."""
         return self._most if n_tokens > _MOST_TOKENS else self._tried or self._n
 
-    def count(self, kind: Hashable, n_tokens: int, wall_s: float, waits_s: Sequence[float]) -> None:
+    def count(
+        self, program: Hashable, n_tokens: int, wall_s: float, waits_s: Sequence[float]
+    ) -> None:
         """Learn from a pass that as many threads ran as ``choose`` said.
 
         Args:
-            kind: Passes of another kind take another time.
-            n_tokens: How many tokens it had.
+            program: What was run; passes of another one take another time.
+            n_tokens: How many tokens it had; as well.
             wall_s: How long it took.
             waits_s: How long each thread waited for its core.
         """
         if self._most == 1 or n_tokens > _MOST_TOKENS:
             return
-        if kind != self._kind:
-            self._kind, self._tried = kind, 0
+        if (program, n_tokens) != self._kind:
+            self._kind, self._tried = (program, n_tokens), 0
             self._forget()
         self._n_passes += 1
         self._wall_s += wall_s

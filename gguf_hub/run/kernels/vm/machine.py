@@ -252,7 +252,7 @@ class CompiledMachine:
         self._run_as(0)
         self._drain()
         wall_s, waits_s = time.perf_counter() - began, self._waits_s[: self._n_active]
-        self._active.count((id(code), n_tokens), n_tokens, wall_s, waits_s)
+        self._active.count(id(code), n_tokens, wall_s, waits_s)
 
     def _renew(self) -> None:
         """Use the kernels that were compiled since; between two passes all threads do."""
